@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The host loop. Lanes are taken in blocks that stay in the first-level cache, and the rule is
+// applied to a block in passes, each over elements of one width: that is what lets the compiler
+// use whole vectors for a mix of 1-, 4- and 8-byte fields. `best` is stored only for blocks in
+// which some lane improved, and rates are touched only for lanes that are cut.
+#include "plateau/step.hpp"
+
+#include <algorithm>
+
+#include "cpu/metric.hpp"
+#include "plateau/rule.hpp"
+
+// One binary, the best vector unit of the machine it runs on: the loader picks the clone.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    __GNUC__ >= 12
+#define PLATEAU_MULTIVERSION \
+  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define PLATEAU_MULTIVERSION
+#endif
+
+// The clones are compiled for other targets than the rest, so their callees must be inlined.
+#if defined(__GNUC__)
+#define PLATEAU_INLINE inline __attribute__((always_inline))
+#else
+#define PLATEAU_INLINE __forceinline
+#endif
+
+namespace plateau {
+namespace {
+
+constexpr int kBlock = 512;
+
+using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
+
+/// marks[i] = whether lane i improved. Returns whether any did.
+template <class T, class GateOf>
+PLATEAU_INLINE std::int32_t mark_improved(const T* __restrict metric, const T* __restrict best,
+                                          int count, GateOf gate_of, Marks& marks) {
+  std::int32_t any = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t mark =
+        improves(static_cast<double>(metric[i]), static_cast<double>(best[i]), gate_of(i));
+    marks[i] = mark;
+    any |= mark;
+  }
+  return any;
+}
+
+template <class T>
+PLATEAU_INLINE std::int32_t mark_improved(const T* metric, const T* best, std::int64_t begin,
+                                          int count, const Settings& settings, Marks& marks) {
+  if (settings.uniform_gate()) {
+    const double scale = settings.gate_scale.all;
+    const double shift = settings.gate_shift.all;
+    if (settings.maximize.all) {
+      return mark_improved(
+          metric, best, count, [=](int) { return Gate{scale, shift, true}; }, marks);
+    }
+    return mark_improved(
+        metric, best, count, [=](int) { return Gate{scale, shift, false}; }, marks);
+  }
+  const auto gate_of = [&settings, begin](int i) {
+    const std::int64_t lane = begin + i;
+    return Gate{settings.gate_scale[lane], settings.gate_shift[lane], settings.maximize[lane] != 0};
+  };
+  return mark_improved(metric, best, count, gate_of, marks);
+}
+
+/// clock = tick(clock); marks |= kReduced where the lane fires. Returns whether any does.
+template <class PatienceOf>
+PLATEAU_INLINE std::int32_t advance(std::int32_t* __restrict clock, int count,
+                                    PatienceOf patience_of, Marks& marks) {
+  std::int32_t any = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t next = tick(clock[i], marks[i] != 0);
+    const std::int32_t fired = fires(next, patience_of(i)) ? kReduced : 0;
+    clock[i] = next;
+    marks[i] |= fired;
+    any |= fired;
+  }
+  return any;
+}
+
+PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int count,
+                                    const Setting<std::int32_t>& patience, Marks& marks) {
+  if (patience.each) {
+    const std::int32_t* each = patience.each + begin;
+    return advance(clock, count, [each](int i) { return each[i]; }, marks);
+  }
+  const std::int32_t all = patience.all;
+  return advance(clock, count, [all](int) { return all; }, marks);
+}
+
+/// Lowers the rates of one lane. Returns whether any of them changed.
+bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
+  const Settings& settings = lanes.settings;
+  const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
+  const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+  bool reduced = false;
+  for (std::int64_t group = first; group < last; ++group) {
+    const double old = current_rate(lanes.rate[group], lanes.published[group]);
+    const double rate = cut(old, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
+    if (rate < old) {
+      lanes.rate[group] = rate;
+      lanes.published[group] = static_cast<float>(rate);
+      reduced = true;
+    }
+  }
+  return reduced;
+}
+
+/// The cold part: every lane of the block that fired. Returns how many had a rate lowered.
+std::int64_t cut_block(const Lanes& lanes, std::int64_t begin, int count) noexcept {
+  std::int64_t reduced = 0;
+  std::uint8_t* outcome = lanes.outcome + begin;
+  for (int i = 0; i < count; ++i) {
+    if (!(outcome[i] & kReduced)) continue;
+    const std::int64_t lane = begin + i;
+    lanes.clock[lane] = -lanes.settings.cooldown[lane];
+    if (cut_lane(lanes, lane)) {
+      ++lanes.num_reductions[lane];
+      ++reduced;
+    } else {
+      outcome[i] &= static_cast<std::uint8_t>(~kReduced);
+    }
+  }
+  return reduced;
+}
+
+template <class T>
+PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metrics) {
+  constexpr Dtype kLane = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
+  const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
+  alignas(64) T gathered[kBlock];
+  alignas(64) Marks marks;
+  std::int64_t reduced = 0;
+  for (std::int64_t begin = 0; begin < lanes.n; begin += kBlock) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n - begin));
+    T* best = static_cast<T*>(lanes.best) + begin;
+    const T* metric = gathered;
+    if (in_place) {
+      metric = static_cast<const T*>(metrics.data) + begin;
+    } else {
+      gather(metrics, begin, count, gathered);
+    }
+    if (mark_improved(metric, best, begin, count, lanes.settings, marks)) {
+      for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
+    }
+    const std::int32_t fired =
+        advance(lanes.clock + begin, begin, count, lanes.settings.patience, marks);
+    std::uint8_t* outcome = lanes.outcome + begin;
+    for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
+    if (fired) reduced += cut_block(lanes, begin, count);
+  }
+  return reduced;
+}
+
+PLATEAU_MULTIVERSION std::int64_t step_f32(const Lanes& lanes, const Metrics& metrics) {
+  return step_lanes<float>(lanes, metrics);
+}
+
+PLATEAU_MULTIVERSION std::int64_t step_f64(const Lanes& lanes, const Metrics& metrics) {
+  return step_lanes<double>(lanes, metrics);
+}
+
+}  // namespace
+
+bool holds(Dtype lanes, Dtype metric) noexcept {
+  if (lanes == Dtype::kFloat64) return true;
+  switch (metric) {
+    case Dtype::kFloat64:
+    case Dtype::kInt32:
+    case Dtype::kInt64:
+    case Dtype::kUInt32:
+    case Dtype::kUInt64:
+      return false;
+    default:
+      return true;
+  }
+}
+
+double read(const void* element, Dtype dtype) noexcept {
+  double out;
+  gather(Metrics{element, 1, dtype}, 0, 1, &out);
+  return out;
+}
+
+std::int64_t step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept {
+  ++*lanes.num_steps;
+  return lanes.best_dtype == Dtype::kFloat32 ? step_f32(lanes, metrics) : step_f64(lanes, metrics);
+}
+
+}  // namespace plateau

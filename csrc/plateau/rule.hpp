@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// THE RULE: the decision for one lane and one metric, and nothing else. Everything that steps a
+// lane, on any device, calls these functions; the semantics stand nowhere else.
+//
+// It is torch 2.13's torch.optim.lr_scheduler.ReduceLROnPlateau.step, branch for branch, in
+// float64. Build it without contraction (-ffp-contract=off, --fmad=false): Python rounds after
+// each operation, so must we.
+#pragma once
+
+#include <cstdint>
+
+#include "plateau/config.hpp"
+#include "plateau/types.hpp"
+
+namespace plateau {
+
+/// Whether `metric` is better than `best` by the gate. Strict, and false for NaN.
+PLATEAU_HD inline bool improves(double metric, double best, Gate gate) noexcept {
+  const double bar = best * gate.scale + gate.shift;
+  return gate.maximize ? metric > bar : metric < bar;
+}
+
+/// The clock after one step: above zero it counts bad steps in a row, below zero the cooldown
+/// steps that are left. A cooling step is ignored, however good or bad.
+PLATEAU_HD inline std::int32_t tick(std::int32_t clock, bool improved) noexcept {
+  return (improved & (clock >= 0)) ? 0 : clock + 1;
+}
+
+/// Whether the lane is cut: on bad step number patience + 1.
+PLATEAU_HD inline bool fires(std::int32_t clock, std::int32_t patience) noexcept {
+  return clock > patience;
+}
+
+/// The rate after a cut. Returns `rate` itself when the change would be `eps` or less, so a floor
+/// above the rate never raises it. The comparison is written as Python's max(), which keeps the
+/// first operand when the second is not greater (NaN included).
+PLATEAU_HD inline double cut(double rate, double factor, double min_lr, double eps) noexcept {
+  const double scaled = rate * factor;
+  const double lowered = min_lr > scaled ? min_lr : scaled;
+  return rate - lowered > eps ? lowered : rate;
+}
+
+/// The float64 rate of a group. The master, unless somebody wrote the published copy since: then
+/// that, because it is what the optimizer has been using.
+PLATEAU_HD inline double current_rate(double master, float published) noexcept {
+  return static_cast<float>(master) == published ? master : static_cast<double>(published);
+}
+
+}  // namespace plateau

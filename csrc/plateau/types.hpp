@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Plain structs: what a lane is asked to beat, and what a batch of lanes is in memory.
+#pragma once
+
+#include <cstdint>
+
+namespace plateau {
+
+/// The value that a metric must beat: `best * scale + shift`, from below (min) or above (max).
+struct Gate {
+  double scale;
+  double shift;
+  bool maximize;
+};
+
+/// Bits of a lane's one-byte outcome of the last step.
+enum Outcome : std::uint8_t {
+  kImproved = 1,  ///< the metric beat the gate and became `best`
+  kReduced = 2,   ///< at least one of the lane's rates was lowered
+};
+
+/// A hyper-parameter: one value for all lanes, or one per lane when `each` is set.
+template <class T>
+struct Setting {
+  const T* each = nullptr;
+  T all{};
+
+  T operator[](std::int64_t i) const noexcept { return each ? each[i] : all; }
+};
+
+struct Settings {
+  Setting<double> gate_scale;
+  Setting<double> gate_shift;
+  Setting<std::uint8_t> maximize;
+  Setting<std::int32_t> patience;
+  Setting<std::int32_t> cooldown;
+  Setting<double> factor;
+  Setting<double> eps;
+  Setting<double> min_lr;  ///< indexed by group, not by lane
+
+  /// Whether one gate serves all lanes (the loop without loads of hyper-parameters).
+  bool uniform_gate() const noexcept {
+    return !gate_scale.each && !gate_shift.each && !maximize.each;
+  }
+};
+
+enum class Dtype : std::uint8_t {
+  kBool,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kUInt8,
+  kUInt16,
+  kUInt32,
+  kUInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+};
+
+/// One value per lane, read in place: `data` plus `i * stride` elements.
+struct Metrics {
+  const void* data;
+  std::int64_t stride;
+  Dtype dtype;
+};
+
+/// The state of `n` lanes, structure of arrays; nothing here is owned.
+///
+/// `best` holds float or double as `best_dtype` says. Lane i owns the groups
+/// `offsets[i] .. offsets[i + 1]`, or just group i when `offsets` is null. `rate` is the float64
+/// master of each group and `published` the float32 copy that optimizers read.
+struct Lanes {
+  std::int64_t n;
+  Dtype best_dtype;
+  void* best;
+  std::int32_t* clock;
+  std::uint8_t* outcome;
+  std::int32_t* num_reductions;
+  std::int64_t* num_steps;  ///< one counter for the batch
+  double* rate;
+  float* published;
+  const std::int64_t* offsets;
+  Settings settings;
+};
+
+}  // namespace plateau

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "python/borrow.hpp"
+
+#include <cstdint>
+
+namespace py = pybind11;
+
+namespace plateau {
+namespace {
+
+/// What is known of the type met last; programs step with one array type all their life.
+struct Producer {
+  PyObject* type = nullptr;  // owned, so that the address cannot be reused
+  decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
+  bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
+};
+
+PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
+
+Producer inspect(PyObject* type) noexcept {
+  Producer producer;
+  producer.type = Py_NewRef(type);
+  PyObject* capsule = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
+  if (capsule) {
+    const auto* api =
+        static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    if (api && api->header.version.major == DLPACK_MAJOR_VERSION) {
+      producer.describe = api->dltensor_from_py_object_no_sync;
+    }
+    Py_DECREF(capsule);
+  }
+  producer.can_be_negated = PyObject_HasAttr(type, kIsNeg) == 1;
+  PyErr_Clear();
+  return producer;
+}
+
+/// Asking costs more than all the rest of a borrow, so it is not asked where the answer is known:
+/// a lazily negated view is the imaginary half of complex elements, and torch aligns their storage
+/// to 64 bytes, so it never starts on such a boundary; a freshly computed metric always does.
+bool negated(PyObject* array, const void* data) noexcept {
+  if (reinterpret_cast<std::uintptr_t>(data) % 64 == 0) return false;
+  PyObject* args[] = {array};
+  PyObject* answer = PyObject_VectorcallMethod(kIsNeg, args, 1, nullptr);
+  if (!answer) PyErr_Clear();
+  const bool plain = answer == Py_False;
+  Py_XDECREF(answer);
+  return !plain;
+}
+
+}  // namespace
+
+bool borrow(py::handle array, DLTensor& out) noexcept {
+  static Producer producer;
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
+  if (type != producer.type) {
+    Py_XDECREF(producer.type);
+    producer = inspect(type);
+  }
+  if (!producer.describe) return false;
+  if (producer.describe(array.ptr(), &out) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  return !(producer.can_be_negated && negated(array.ptr(), data_of(out)));
+}
+
+std::optional<Dtype> dtype_of(DLDataType type) noexcept {
+  if (type.lanes != 1) return std::nullopt;
+  switch (type.code << 8 | type.bits) {
+    case kDLBool << 8 | 8:
+      return Dtype::kBool;
+    case kDLInt << 8 | 8:
+      return Dtype::kInt8;
+    case kDLInt << 8 | 16:
+      return Dtype::kInt16;
+    case kDLInt << 8 | 32:
+      return Dtype::kInt32;
+    case kDLInt << 8 | 64:
+      return Dtype::kInt64;
+    case kDLUInt << 8 | 8:
+      return Dtype::kUInt8;
+    case kDLUInt << 8 | 16:
+      return Dtype::kUInt16;
+    case kDLUInt << 8 | 32:
+      return Dtype::kUInt32;
+    case kDLUInt << 8 | 64:
+      return Dtype::kUInt64;
+    case kDLFloat << 8 | 16:
+      return Dtype::kFloat16;
+    case kDLFloat << 8 | 32:
+      return Dtype::kFloat32;
+    case kDLFloat << 8 | 64:
+      return Dtype::kFloat64;
+    case kDLBfloat << 8 | 16:
+      return Dtype::kBFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace plateau

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
+
+#include "python/register.hpp"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The lanes core. Private: the public names are in torch_plateau.";
+  plateau::register_lanes(m);
+  plateau::register_lane(m);
+  plateau::register_rates(m);
+  m.def(
+      "build_info",
+      [] {
+        py::typing::Dict<py::str, py::object> info;
+        info["compiler"] = PLATEAU_COMPILER;
+        info["cuda"] = false;
+        info["cuda_option"] = PLATEAU_CUDA_OPTION;
+        info["nvcc"] = PLATEAU_NVCC;
+        return info;
+      },
+      "How this module was built.");
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Noticing that somebody replaced a learning rate, at the price of a pointer comparison a group.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace plateau {
+
+/// Whether `groups` (a list of param groups) hold, as "lr", the very objects in the list `rates`.
+bool same_rates(pybind11::handle groups, pybind11::handle rates) noexcept;
+
+}  // namespace plateau

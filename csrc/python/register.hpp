@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace plateau {
+
+void register_lanes(pybind11::module_& m);
+void register_lane(pybind11::module_& m);
+void register_rates(pybind11::module_& m);
+
+}  // namespace plateau

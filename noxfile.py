@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["nox"]
+# ///
+"""One session a chore: nox -s tests, lint, types, stubs, cpp, bench, demo."""
+
+import pathlib
+import tempfile
+
+import nox
+
+nox.options.sessions = ["lint", "types", "stubs", "cpp", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = pathlib.Path(__file__).parent
+STUB = ROOT / "python" / "torch_plateau" / "_core.pyi"
+
+
+def install(session: nox.Session, *what: str) -> None:
+    """Install at the versions in constraints.txt, torch first."""
+    session.install("-c", "constraints.txt", "torch", *what)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite; warnings are errors, in C++ too."""
+    install(session, ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style: ruff for Python, clang-format for C++ (use -- --fix to mend)."""
+    session.install("-c", "constraints.txt", "ruff", "clang-format")
+    fix = "--fix" in session.posargs
+    sources = sorted(str(f) for f in (ROOT / "csrc").rglob("*.?pp"))
+    sources += sorted(str(f) for f in (ROOT / "tests" / "cpp").glob("*.cpp"))
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+    session.run("clang-format", "-i", *([] if fix else ["--dry-run", "-Werror"]), *sources)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Run mypy --strict on the package."""
+    install(session, "mypy", "numpy", "typer", "rich")
+    session.run("mypy")
+
+
+@nox.session
+def stubs(session: nox.Session) -> None:
+    """Generate _core.pyi; with -- --check, fail if the committed one differs."""
+    install(session, "pybind11-stubgen", "ruff", ".")
+    with tempfile.TemporaryDirectory() as out:
+        session.run("pybind11-stubgen", "torch_plateau._core", "--exit-code", "-o", out)
+        made = pathlib.Path(out, "torch_plateau", "_core.pyi")
+        session.run("ruff", "check", "--fix-only", "--quiet", "--select=I,UP", str(made))
+        session.run("ruff", "format", "--quiet", str(made))
+        if "--check" not in session.posargs:
+            STUB.write_text(made.read_text())
+        elif STUB.read_text() != made.read_text():
+            session.error("_core.pyi differs from the module: run nox -s stubs")
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """Build and run the C++ tests, with no Python in them."""
+    session.install("-c", "constraints.txt", "cmake", "ninja")
+    flags = ("-DTORCH_PLATEAU_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release")
+    session.run("cmake", "-S", ".", "-B", "build/cpp", "-G", "Ninja", *flags)
+    session.run("cmake", "--build", "build/cpp")
+    session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure, write benchmarks/results/*.json and the README's table."""
+    install(session, ".")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("python", "benchmarks/table.py")

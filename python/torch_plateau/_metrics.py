@@ -1,0 +1,154 @@
+"""The slow way in: what the core could not read in place is converted here, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+__all__ = ["one_metric", "readable"]
+
+_FITS_FLOAT32 = {
+    torch.bool,
+    torch.int8,
+    torch.int16,
+    torch.uint8,
+    torch.uint16,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+}
+_FITS_FLOAT64 = _FITS_FLOAT32 | {
+    torch.int32,
+    torch.int64,
+    torch.uint32,
+    torch.uint64,
+    torch.float64,
+}
+_DLPACK_HOST = {1: "cpu", 3: "cuda_host"}
+_DLPACK_DEVICES = {2: "cuda", 8: "metal", 10: "rocm", 14: "oneapi"}
+
+
+def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
+    """Return ``metrics`` as a CPU tensor of shape ``(n,)`` that the core reads in place.
+
+    Takes what ``PlateauLanes.step`` documents beyond plain CPU tensors: sequences of numbers,
+    one number for one lane, arrays of other libraries (``__dlpack__``), lazily negated views.
+
+    Raises TypeError or ValueError, with what was expected and what came, for anything else.
+    """
+    tensor = metrics if isinstance(metrics, Tensor) else _as_tensor(metrics, n)
+    _check_storage(tensor)
+    expected = f"metrics: expected shape ({n},)"
+    if tuple(tensor.shape) != (n,) and not (n == 1 and tensor.ndim == 0):
+        raise ValueError(f"{expected}, got {tuple(tensor.shape)}")
+    if tensor.dtype not in _FITS_FLOAT64:
+        raise TypeError(f"metrics: expected a real number type up to 64 bits, got {tensor.dtype}")
+    if dtype == torch.float32 and tensor.dtype not in _FITS_FLOAT32:
+        raise TypeError(
+            f"metrics: float32 lanes cannot hold {tensor.dtype} values exactly; pass "
+            "metrics.float(), or build the lanes with dtype=torch.float64"
+        )
+    tensor = tensor.detach().resolve_neg()
+    if n > 0 and tensor.data_ptr() == 0:
+        raise ValueError("metrics: expected a tensor with memory, got one whose storage was freed")
+    return tensor
+
+
+def one_metric(metrics: object) -> float:
+    """Return ``float(metrics)``, as torch's scheduler reads it; this synchronises with a device.
+
+    Raises TypeError for what is not one real number.
+    """
+    if isinstance(metrics, (str, bytes, bytearray)):
+        _refuse(metrics, "a number or a one-element tensor")
+    if isinstance(metrics, Tensor):
+        if metrics.numel() != 1:
+            raise ValueError(f"metrics: expected one element, got shape {tuple(metrics.shape)}")
+        if metrics.is_complex():
+            raise TypeError(f"metrics: expected a real number, got {metrics.dtype}")
+        if _is_freed(metrics):
+            raise ValueError("metrics: expected a tensor with memory; its storage was freed")
+    try:
+        return float(metrics)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"metrics: expected a number or a one-element tensor, got {_kind(metrics)} ({error})"
+        ) from error
+
+
+def _as_tensor(metrics: object, n: int) -> Tensor:
+    expected = f"a tensor of shape ({n},)"
+    if n == 1 and isinstance(metrics, Real):
+        return torch.tensor([float(metrics)], dtype=torch.float64)
+    if isinstance(metrics, Sequence) and not isinstance(metrics, (str, bytes, bytearray)):
+        if any(isinstance(each, Tensor) for each in metrics):
+            raise TypeError(
+                f"metrics: expected {expected}, got a {type(metrics).__name__} of tensors; "
+                "pass torch.stack(metrics)"
+            )
+        if not all(isinstance(each, Real) for each in metrics):
+            _refuse(metrics, f"{expected} or as many numbers")
+        return torch.tensor([float(each) for each in metrics], dtype=torch.float64)
+    if not hasattr(metrics, "__dlpack__") or not hasattr(metrics, "__dlpack_device__"):
+        _refuse(metrics, expected)
+    kind, index = metrics.__dlpack_device__()
+    if int(kind) not in _DLPACK_HOST:
+        _refuse_device(f"{_DLPACK_DEVICES.get(int(kind), f'DLPack device {int(kind)}')}:{index}")
+    try:
+        return torch.utils.dlpack.from_dlpack(metrics)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"metrics: cannot read this {_kind(metrics)}: {error}") from error
+
+
+def _check_storage(tensor: Tensor) -> None:
+    """Refuse tensors that have no memory of their own to read, each for its reason."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise TypeError(
+            "metrics: inside torch.func.vmap or grad a tensor stands for many values; return it "
+            "from the transformed function and call step() outside"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"metrics: expected a dense tensor, got {tensor.layout}; use .to_dense()")
+    if tensor.device.type != "cpu":
+        _refuse_device(str(tensor.device))
+    if type(tensor) is not Tensor and _is_wrapper(tensor):
+        kind = _kind(tensor)
+        cure = "; pass metrics.full_tensor()" if kind == "DTensor" else ""
+        raise TypeError(f"metrics: expected a tensor with memory of its own, got a {kind}{cure}")
+
+
+def _is_wrapper(tensor: Tensor) -> bool:
+    """Whether a subclass holds its values elsewhere (FakeTensor, DTensor, ...)."""
+    try:
+        return tensor.numel() > 0 and tensor.data_ptr() == 0
+    except RuntimeError:
+        return True
+
+
+def _is_freed(tensor: Tensor) -> bool:
+    if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    return tensor.untyped_storage().nbytes() == 0
+
+
+def _refuse_device(device: str) -> NoReturn:
+    note = (
+        "; this version of torch-plateau has no CUDA kernels: pass metrics.cpu()"
+        if device.startswith("cuda")
+        else ""
+    )
+    raise ValueError(f"metrics: expected device cpu, got {device}{note}")
+
+
+def _refuse(metrics: object, expected: str) -> NoReturn:
+    raise TypeError(f"metrics: expected {expected}, got {_kind(metrics)}")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__

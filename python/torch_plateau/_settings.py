@@ -1,0 +1,126 @@
+"""Hyper-parameters: one table of what each may be, for one lane and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_mode", "gate_of", "setting"]
+
+INT32_MAX = 2**31 - 1
+
+
+class _Range(NamedTuple):
+    dtype: torch.dtype
+    holds: Callable[[Tensor], Tensor]  # of float64 values, elementwise; False for NaN
+    expected: str
+
+
+def _finite(v: Tensor) -> Tensor:
+    return v.isfinite()
+
+
+def _not_negative(v: Tensor) -> Tensor:
+    return v.isfinite() & (v >= 0)
+
+
+def _count(v: Tensor) -> Tensor:
+    # INT32_MAX itself is left out: the clock must be able to go one past the patience
+    return (v >= 0) & (v < INT32_MAX) & (v == v.floor())
+
+
+_RANGES = {
+    "lr": _Range(torch.float64, _not_negative, "finite and not negative"),
+    "factor": _Range(torch.float64, lambda v: (v > 0) & (v < 1), "above 0 and below 1"),
+    "patience": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "threshold": _Range(torch.float64, _finite, "finite"),
+    "cooldown": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "min_lr": _Range(torch.float64, _not_negative, "finite and not negative"),
+    "eps": _Range(torch.float64, _not_negative, "finite and not negative"),
+}
+_CHOICES = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}
+
+
+def setting(name: str, value: object, *sizes: int, label: str | None = None) -> Tensor:
+    """Check a numeric hyper-parameter and return it as a new CPU tensor.
+
+    ``value`` is a number (result 0-d) or a 1-d array or sequence with one of the lengths in
+    ``sizes``. The result is float64, or int32 for counts, and never aliases ``value``. ``label``
+    is what errors call it, ``name`` unless told. Synchronises if ``value`` is on another device.
+
+    Raises TypeError for what is not numeric and ValueError for a wrong shape or range.
+    """
+    dtype, holds, expected = _RANGES[name]
+    label = label or name
+    shapes = " or ".join(["one number", *(f"shape ({size},)" for size in dict.fromkeys(sizes))])
+    try:
+        if value is None or isinstance(value, (str, bytes, bool)):
+            raise TypeError  # as_tensor would read a bool as 0 or 1
+        given = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
+        if given.is_complex() or given.dtype == torch.bool:
+            raise TypeError
+        values = given.detach().to("cpu", torch.float64, copy=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{label}: expected {shapes}, got {_shown(value)}") from error
+    if values.ndim > 1 or (values.ndim == 1 and len(values) not in sizes):
+        raise ValueError(f"{label}: expected {shapes}, got shape {tuple(values.shape)}")
+    good = holds(values)
+    if not good.all():
+        where = "" if values.ndim == 0 else f" at index {int((~good).nonzero()[0])}"
+        bad = values[~good].tolist()[0] if values.ndim else values.item()
+        raise ValueError(f"{label}: expected {expected}, got {bad:g}{where}")
+    return values.to(dtype)
+
+
+def check_mode(name: str, value: object, n: int | None = None) -> str | list[str]:
+    """Check ``mode`` or ``threshold_mode``: one word, or one per lane where ``n`` is given."""
+    choices = _CHOICES[name]
+    words = [value] if isinstance(value, str) or n is None else value
+    if not isinstance(words, Sequence) or not all(word in choices for word in words):
+        allowed = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}: expected {allowed}, got {_shown(value)}")
+    if isinstance(value, str):
+        return value
+    if len(words) != n:
+        raise ValueError(f"{name}: expected one word or {n} of them, got {len(words)}")
+    return [str(word) for word in words]
+
+
+def gate_of(
+    mode: str | list[str], threshold: Tensor, threshold_mode: str | list[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``(scale, shift, maximize)`` of the value that a metric must beat.
+
+    ::
+
+        gate = best * scale + shift
+        min, rel: scale = 1 - threshold, shift = 0      abs: scale = 1, shift = -threshold
+        max, rel: scale = 1 + threshold, shift = 0      abs: scale = 1, shift = +threshold
+
+    All three are 0-d when one gate serves every lane, 1-d otherwise; float64, float64, uint8.
+    """
+    maximize = _is(mode, "max")
+    relative = _is(threshold_mode, "rel")
+    signed = torch.where(maximize, threshold, -threshold)
+    scale = torch.where(relative, 1.0 + signed, 1.0)
+    shift = torch.where(relative, 0.0, signed)
+    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        scale.shape, shift.shape, maximize.shape
+    )
+    gate = (scale, shift, maximize.to(torch.uint8))
+    scale, shift, maximize = (each.expand(shape).contiguous() for each in gate)
+    return scale, shift, maximize
+
+
+def _is(words: str | list[str], word: str) -> Tensor:
+    if isinstance(words, str):
+        return torch.tensor(words == word)
+    return torch.tensor([each == word for each in words], dtype=torch.bool)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,255 @@
+"""Lanes bound to optimizers: one decision pass for many models, or for many param groups."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Adam, Optimizer, lr_scheduler
+
+from . import _core
+from ._settings import setting
+from .lanes import PlateauLanes
+from .plateau import _EPOCH_WARNING, rates_of
+
+__all__ = ["BatchedReduceLROnPlateau"]
+
+
+class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
+    """``ReduceLROnPlateau`` for many optimizers, or for each param group of one.
+
+    Given a sequence of optimizers there is a lane per optimizer, which owns all its groups; given
+    one optimizer there is a lane per param group. Every other argument is torch's, each a scalar
+    or one value per lane (``min_lr`` also one per group), and every lane decides as a
+    ``ReduceLROnPlateau`` of its own would with float rates. The lanes themselves, with ``best``,
+    ``lr``, ``reduced`` and the rest as tensors, are :attr:`lanes`.
+
+    Args:
+        optimizers: One optimizer, or a sequence of different ones.
+        publish: How rates reach the optimizers. ``"float"``: ``group["lr"]`` is a Python float,
+            written when the lane is cut. ``"tensor"``: it is a 0-d float32 view into ``lanes.lr``,
+            so a cut reaches the optimizer with no write. Unless told, ``"tensor"`` if any group's
+            rate is a tensor now, else ``"float"``.
+        dtype: As in :class:`PlateauLanes`: what metrics are kept in.
+
+    Rates that other code sets are adopted at the next step: a group that was given a new number
+    or one-element tensor, one written in place, and those that ``optimizer.load_state_dict``
+    brings (views are put back by a hook, which copies of the optimizer do not carry).
+
+    The class is one of torch's by ``isinstance``, so that trainers pass it a metric;
+    ``optimizer`` is the object handed in.
+
+    Raises:
+        TypeError, ValueError: no optimizer, the same optimizer or param group twice, a setting out
+            of range, or ``publish="tensor"`` with an optimizer that cannot take it.
+    """
+
+    def __init__(
+        self,
+        optimizers: Optimizer | Sequence[Optimizer],
+        mode: str | Sequence[str] = "min",
+        factor: float | Sequence[float] | Tensor = 0.1,
+        patience: int | Sequence[int] | Tensor = 10,
+        threshold: float | Sequence[float] | Tensor = 1e-4,
+        threshold_mode: str | Sequence[str] = "rel",
+        cooldown: int | Sequence[int] | Tensor = 0,
+        min_lr: float | Sequence[float] | Tensor = 0.0,
+        eps: float | Sequence[float] | Tensor = 1e-8,
+        *,
+        publish: Literal["float", "tensor"] | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        # torch's constructor is not called: it makes one plateau, and this holds many.
+        if publish not in (None, "float", "tensor"):
+            raise ValueError(f"publish: expected 'float', 'tensor' or None, got {publish!r}")
+        self._optimizers = _checked_optimizers(optimizers)
+        groups = self._groups()
+        if publish is None:
+            tensors = any(isinstance(group["lr"], Tensor) for group in groups)
+            publish = "tensor" if tensors else "float"
+        if publish == "tensor":
+            for optimizer in self._optimizers:
+                _check_takes_tensor_rate(optimizer)
+        per_group = isinstance(optimizers, Optimizer)
+        self.lanes = PlateauLanes(
+            len(groups) if per_group else len(self._optimizers),
+            [_rate(group["lr"], i) for i, group in enumerate(groups)],
+            mode=mode,
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            cooldown=cooldown,
+            min_lr=min_lr,
+            eps=eps,
+            groups=None if per_group else [len(o.param_groups) for o in self._optimizers],
+            dtype=dtype,
+        )
+        self.optimizer = optimizers  # type: ignore[assignment]
+        self.publish = publish
+        self.last_epoch = 0
+        self._views = list(self.lanes.lr.unbind()) if publish == "tensor" else []
+        self._publish()
+        self._hooks = [_repair_after_load(self, optimizer) for optimizer in self._optimizers]
+
+    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Advance every lane by one metric, and publish the rates of the lanes that are cut.
+
+        Args:
+            metrics: Shape ``(lanes,)``, anything that :meth:`PlateauLanes.step` takes.
+            epoch: Deprecated, as in torch: warns, and becomes ``last_epoch``.
+
+        Raises TypeError or ValueError, with no lane advanced, for metrics of a wrong shape, type
+        or device, and if the optimizers' groups changed in number or hold a rate that is not one
+        finite number.
+        """
+        if epoch is not None:
+            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+        if not _core.same_rates(self._optimizers, self._published):
+            self._adopt()
+        reduced = self.lanes._step(metrics)
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        if reduced and self.publish == "float":
+            self._publish()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+    def _publish(self) -> None:
+        """Write the lanes' rates where the optimizers read them, and remember those objects."""
+        groups = self._groups()
+        if self.publish == "tensor":
+            rates: list[Any] = self._views
+        else:
+            rates = self.lanes.lr_master.tolist()
+            for i, group in enumerate(groups):  # an unchanged rate stays the user's own object
+                if isinstance(group["lr"], float) and group["lr"] == rates[i]:
+                    rates[i] = group["lr"]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        self._published = rates
+
+    def _adopt(self) -> None:
+        """Take over rates that other code put into the groups."""
+        groups = self._groups()
+        if len(groups) != len(self._published):
+            raise ValueError(
+                f"optimizers: expected {len(self._published)} param groups, as when the scheduler "
+                f"was built, got {len(groups)}; build a new scheduler"
+            )
+        replaced = {
+            i: _rate(group["lr"], i)
+            for i, group in enumerate(groups)
+            if group["lr"] is not self._published[i]
+        }
+        rate, published = self.lanes._tensor("rate"), self.lanes.lr
+        for i, value in replaced.items():
+            # a float32 copy of the rate that is there already must not cost it its digits
+            if not (isinstance(groups[i]["lr"], Tensor) and value == float(published[i])):
+                rate[i] = value
+                published[i] = value
+        self._publish()
+
+    def get_last_lr(self) -> list[Any]:
+        """Return the rate of every group: floats, or clones of the tensors."""
+        return rates_of(self._groups())
+
+    @property
+    def best(self) -> Tensor:  # type: ignore[override]
+        """Best metric of each lane; see :attr:`PlateauLanes.best`."""
+        return self.lanes.best
+
+    @property
+    def num_bad_epochs(self) -> Tensor:  # type: ignore[override]
+        """Bad steps in a row; see :attr:`PlateauLanes.num_bad_epochs`."""
+        return self.lanes.num_bad_epochs
+
+    @property
+    def cooldown_counter(self) -> Tensor:  # type: ignore[override]
+        """Cooldown steps that are left; see :attr:`PlateauLanes.cooldown_counter`."""
+        return self.lanes.cooldown_counter
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a snapshot of tensors and primitives: ``lanes`` and ``last_epoch``."""
+        return {"lanes": self.lanes.state_dict(), "last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a snapshot and publish its rates to the optimizers.
+
+        Raises KeyError, TypeError or ValueError, with nothing changed, as
+        :meth:`PlateauLanes.load_state_dict` does.
+        """
+        if set(state_dict) != {"lanes", "last_epoch"}:
+            raise KeyError(
+                f"state_dict: expected the keys lanes and last_epoch, got {sorted(state_dict)}"
+            )
+        self.lanes.load_state_dict(state_dict["lanes"])
+        self.last_epoch = int(state_dict["last_epoch"])
+        self._publish()
+
+
+def _checked_optimizers(optimizers: Any) -> list[Optimizer]:
+    many = isinstance(optimizers, Sequence)
+    given = list(optimizers) if many else [optimizers]
+    if not given:
+        raise ValueError("optimizers: expected at least one, got an empty sequence")
+    for i, optimizer in enumerate(given):
+        if not isinstance(optimizer, Optimizer):
+            where = f"optimizers[{i}]" if many else "optimizers"
+            raise TypeError(f"{where}: expected an Optimizer, got {type(optimizer).__name__}")
+    _check_distinct("optimizers", given)
+    _check_distinct("param groups", [group for o in given for group in o.param_groups])
+    return given
+
+
+def _check_distinct(name: str, things: list[Any]) -> None:
+    first: dict[int, int] = {}
+    for i, thing in enumerate(things):
+        if first.setdefault(id(thing), i) != i:
+            raise ValueError(
+                f"{name}: expected different ones, got the same at {first[id(thing)]} and {i}"
+            )
+
+
+def _check_takes_tensor_rate(optimizer: Optimizer) -> None:
+    name = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise ValueError(
+            f"publish: expected 'float' for {name}, got 'tensor': it keeps a reference to its rate "
+            "between steps, so a rate that changes in place corrupts them"
+        )
+    if isinstance(optimizer, Adam):  # AdamW is one
+        for group in optimizer.param_groups:
+            if group["foreach"] and not group["capturable"]:
+                raise ValueError(
+                    f"publish: expected 'float' for {name} with foreach=True and capturable=False, "
+                    "got 'tensor': it refuses a tensor rate; leave foreach unset"
+                )
+
+
+def _rate(value: object, index: int) -> float:
+    """Read one group's rate; synchronises if it is a tensor on another device."""
+    label = f"param_groups[{index}]['lr']"
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{label}: expected one element, got shape {tuple(value.shape)}")
+        value = value.item()
+    return float(setting("lr", value, label=label).item())
+
+
+def _repair_after_load(scheduler: BatchedReduceLROnPlateau, optimizer: Optimizer) -> Any:
+    """Put the views back after ``optimizer.load_state_dict``, which replaces every group."""
+    alive = weakref.ref(scheduler)
+
+    def repair(_: Optimizer) -> None:
+        owner = alive()
+        if owner is not None:
+            owner._adopt()
+
+    while not hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):
+        optimizer = optimizer.optimizer  # type: ignore[attr-defined]  # e.g. accelerate's wrapper
+    return optimizer.register_load_state_dict_post_hook(repair)

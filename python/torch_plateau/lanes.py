@@ -1,0 +1,406 @@
+"""The state machine itself: N plateaus in tensors, one fused pass a step, no optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _core
+from ._metrics import readable
+from ._settings import check_mode, gate_of, setting
+
+__all__ = ["PlateauLanes"]
+
+_IMPROVED, _REDUCED = 1, 2  # bits of the outcome byte, csrc/plateau/types.hpp
+
+
+class PlateauLanes:
+    """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
+
+    Args:
+        n: Number of lanes, 0 or more.
+        lr: Starting rate of every group: a number, one per lane, or one per group.
+        mode: ``"min"`` or ``"max"``, or a sequence of them, one per lane.
+        factor: A cut multiplies the rate by this; above 0 and below 1.
+        patience: Bad steps in a row that are borne; the next one cuts.
+        threshold: How much better a metric must be to count.
+        threshold_mode: ``"rel"`` (threshold times best) or ``"abs"``, or one per lane.
+        cooldown: Steps after a cut in which nothing counts as bad.
+        min_lr: Floor of the rate: a number, one per lane, or one per group.
+        eps: A rate is left alone if it would change by ``eps`` or less.
+        groups: How many rates each lane owns, one count per lane; one each unless told.
+        device: Only ``"cpu"`` in this version.
+        dtype: What ``best`` is kept in. ``torch.float64`` takes every metric; ``torch.float32``
+            moves fewer bytes and takes metrics that it holds exactly (float32, float16, bfloat16,
+            bool, integers up to 16 bits). The arithmetic is float64 either way.
+
+    Numbers are taken as float64 whatever the default dtype; a float32 tensor of settings is
+    widened, so ``torch.tensor(0.1)`` is not 0.1. Every setting that is not a number or a word has
+    one value per lane, shape ``(n,)``.
+
+    Raises:
+        ValueError, TypeError: a setting is out of range, of a wrong shape or not a number.
+        RuntimeError: ``device`` is not the CPU.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        lr: float | Sequence[float] | Tensor,
+        *,
+        mode: str | Sequence[str] = "min",
+        factor: float | Sequence[float] | Tensor = 0.1,
+        patience: int | Sequence[int] | Tensor = 10,
+        threshold: float | Sequence[float] | Tensor = 1e-4,
+        threshold_mode: str | Sequence[str] = "rel",
+        cooldown: int | Sequence[int] | Tensor = 0,
+        min_lr: float | Sequence[float] | Tensor = 0.0,
+        eps: float | Sequence[float] | Tensor = 1e-8,
+        groups: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ValueError(f"n: expected an integer of 0 or more, got {n!r}")
+        _check_device(device)
+        _check_dtype(dtype)
+        offsets = _offsets(n, groups)
+        settings = _checked(
+            n,
+            offsets,
+            {
+                "mode": mode,
+                "factor": factor,
+                "patience": patience,
+                "threshold": threshold,
+                "threshold_mode": threshold_mode,
+                "cooldown": cooldown,
+                "min_lr": min_lr,
+                "eps": eps,
+            },
+        )
+        rate = _per_group("lr", lr, n, offsets)
+        rate = rate.expand(_count(n, offsets)).clone() if rate.ndim == 0 else rate
+        worst = [-math.inf if word == "max" else math.inf for word in _each(settings["mode"], n)]
+        self._settings: dict[str, Any] = settings
+        self._state: dict[str, Tensor | None] = {
+            "best": torch.tensor(worst, dtype=dtype),
+            "clock": torch.zeros(n, dtype=torch.int32),
+            "outcome": torch.zeros(n, dtype=torch.uint8),
+            "num_reductions": torch.zeros(n, dtype=torch.int32),
+            "num_steps": torch.zeros(1, dtype=torch.int64),
+            "rate": rate,
+            "published": rate.float(),
+            "offsets": offsets,
+        }
+        self._bind()
+
+    def _bind(self) -> None:
+        """Give the core its pointers: once, and again when tensors or settings are replaced."""
+        settings = self._settings
+        scale, shift, maximize = gate_of(
+            settings["mode"], settings["threshold"], settings["threshold_mode"]
+        )
+        core = {"gate_scale": scale, "gate_shift": shift, "maximize": maximize}
+        core.update({name: settings[name] for name in ("factor", "patience", "cooldown", "eps")})
+        core["min_lr"] = settings["min_lr"]
+        self._advance = _core.Lanes(self._state, core).step
+        self._lr = self._tensor("published")
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = self._state[name]
+        assert tensor is not None
+        return tensor
+
+    # -- stepping ---------------------------------------------------------------------------------
+
+    def step(self, metrics: Any) -> Tensor:
+        """Advance every lane by one metric, in place, and return :attr:`lr`.
+
+        ::
+
+            better = metric < best*gate_scale + gate_shift     (> for mode "max"; NaN never is)
+            best   = metric                   where better, also during cooldown
+            clock  = clock + 1                where clock < 0  (cooling: the step is ignored)
+                     0                        else where better
+                     clock + 1                else
+            where clock > patience:
+                new = max(lr*factor, min_lr); lr = new if lr - new > eps     for each group
+                clock = -cooldown
+
+        Args:
+            metrics: Shape ``(n,)``, any stride; float64, float32, float16, bfloat16, bool or any
+                integer type. A CPU tensor is read in place, with no copy and no reference kept;
+                arrays of other libraries (``__dlpack__``) and sequences of ``n`` numbers work too.
+                For one lane also a number or a 0-d tensor.
+
+        Returns:
+            The live float32 vector of rates, the same tensor each time; clone it to keep a history.
+
+        Never synchronises. From 16,384 lanes on, the interpreter lock is released meanwhile.
+
+        Raises TypeError or ValueError, with nothing changed, for metrics of a wrong shape, type or
+        device.
+        """
+        self._step(metrics)
+        return self._lr
+
+    def _step(self, metrics: Any) -> int:
+        """Step and return how many lanes had a rate lowered."""
+        reduced: int = self._advance(metrics)
+        if reduced < 0:
+            best = self._tensor("best")
+            reduced = self._advance(readable(metrics, len(best), best.dtype))
+        return reduced
+
+    # -- reading: no property synchronises --------------------------------------------------------
+
+    @property
+    def lr(self) -> Tensor:
+        """Published rates, float32, shape ``(groups,)``: live, and what optimizers read.
+
+        Writing to it in place is allowed (``lanes.lr[3] = 0.01``): the next cut of that group
+        starts from the written value.
+        """
+        return self._lr
+
+    @property
+    def lr_master(self) -> Tensor:
+        """Rates at full precision, float64, shape ``(groups,)``; a new tensor each time."""
+        rate, published = self._tensor("rate"), self._lr
+        return torch.where(rate.float() == published, rate, published.double())
+
+    @property
+    def best(self) -> Tensor:
+        """Best metric of each lane, ``dtype``, shape ``(n,)``: live. Infinite before the first."""
+        return self._tensor("best")
+
+    @property
+    def num_bad_epochs(self) -> Tensor:
+        """Bad steps in a row, int32, shape ``(n,)``; a new tensor each time."""
+        return self._tensor("clock").clamp(min=0)
+
+    @property
+    def cooldown_counter(self) -> Tensor:
+        """Cooldown steps that are left, int32, shape ``(n,)``; a new tensor each time."""
+        return -self._tensor("clock").clamp(max=0)
+
+    @property
+    def improved(self) -> Tensor:
+        """Whether the last metric was better than best; bool, shape ``(n,)``, a new tensor."""
+        return (self._tensor("outcome") & _IMPROVED).bool()
+
+    @property
+    def reduced(self) -> Tensor:
+        """Whether the last step lowered a rate of the lane; bool, shape ``(n,)``, a new tensor."""
+        return (self._tensor("outcome") & _REDUCED).bool()
+
+    @property
+    def num_reductions(self) -> Tensor:
+        """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``: live."""
+        return self._tensor("num_reductions")
+
+    @property
+    def num_steps(self) -> Tensor:
+        """Steps taken by the batch, int64, 0-d: live."""
+        return self._tensor("num_steps")[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters: numbers and words where uniform, else one value per lane."""
+        return {name: _plain(value) for name, value in self._settings.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the state lives."""
+        return self._lr.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What ``best`` is kept in."""
+        return self._tensor("best").dtype
+
+    def __len__(self) -> int:
+        """Return the number of lanes."""
+        return len(self._tensor("best"))
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={_brief(value)}" for name, value in self.settings.items())
+        groups = f", groups={len(self._lr)}" if self._state["offsets"] is not None else ""
+        return f"PlateauLanes({len(self)}{groups}, {settings}, dtype={self.dtype})"
+
+    # -- saving and moving ------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a snapshot: tensors (clones) and primitives only, safe for ``weights_only=True``.
+
+        Keys: ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``improved``, ``reduced``,
+        ``num_reductions``, ``num_steps``, ``lr`` (float64, one per group), ``groups`` (rates per
+        lane, or None for one each) and ``settings``.
+        """
+        offsets = self._state["offsets"]
+        return {
+            "best": self.best.clone(),
+            "num_bad_epochs": self.num_bad_epochs,
+            "cooldown_counter": self.cooldown_counter,
+            "improved": self.improved,
+            "reduced": self.reduced,
+            "num_reductions": self.num_reductions.clone(),
+            "num_steps": int(self.num_steps),
+            "lr": self.lr_master,
+            "groups": None if offsets is None else offsets.diff().tolist(),
+            "settings": self.settings,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a snapshot in place: ``lr``, ``best`` and the rest keep their identity.
+
+        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do. Tensors
+        may lie on any device (this synchronises then).
+
+        Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of another
+        number of lanes or groups, missing or unknown keys, settings out of range, or a ``best``
+        that float32 lanes cannot hold exactly.
+        """
+        expected = set(self.state_dict())
+        if set(state_dict) != expected:
+            odd = sorted(expected.symmetric_difference(state_dict))
+            raise KeyError(f"state_dict: missing or unknown keys {odd}")
+        n, offsets = len(self), self._state["offsets"]
+        groups = None if offsets is None else offsets.diff().tolist()
+        if state_dict["groups"] != groups:
+            raise ValueError(
+                f"state_dict['groups']: expected {_brief(groups)}, "
+                f"got {_brief(state_dict['groups'])}"
+            )
+        if set(state_dict["settings"]) != set(self._settings):
+            raise KeyError(f"state_dict['settings']: expected the keys {sorted(self._settings)}")
+        settings = _checked(n, offsets, state_dict["settings"])
+        loaded = {
+            "best": _vector(state_dict, "best", n, torch.float64),
+            "num_reductions": _vector(state_dict, "num_reductions", n, torch.int32),
+            "num_steps": torch.tensor([state_dict["num_steps"]], dtype=torch.int64),
+            "rate": _vector(state_dict, "lr", len(self._lr), torch.float64),
+        }
+        bad = _vector(state_dict, "num_bad_epochs", n, torch.int32)
+        cooling = _vector(state_dict, "cooldown_counter", n, torch.int32)
+        improved = _vector(state_dict, "improved", n, torch.uint8)
+        reduced = _vector(state_dict, "reduced", n, torch.uint8)
+        loaded["clock"] = torch.where(cooling > 0, -cooling, bad)
+        loaded["outcome"] = improved * _IMPROVED + reduced * _REDUCED
+        loaded["published"] = loaded["rate"].float()
+        _check_held(loaded["best"], self.dtype)
+        for name, value in loaded.items():
+            self._tensor(name).copy_(value)
+        self._settings = settings
+        self._bind()
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> PlateauLanes:
+        """Move the lanes, or change what ``best`` is kept in, and return ``self``.
+
+        Only ``best`` changes with ``dtype``; ``lr`` stays the same tensor. Raises RuntimeError for
+        a device other than the CPU and ValueError, with nothing changed, for a ``best`` that
+        float32 cannot hold exactly.
+        """
+        if device is not None:
+            _check_device(device)
+        if dtype is not None and dtype != self.dtype:
+            _check_dtype(dtype)
+            _check_held(self.best, dtype)
+            self._state["best"] = self.best.to(dtype)
+            self._bind()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"state": self._state, "settings": self._settings}
+
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        self._state, self._settings = pickled["state"], pickled["settings"]
+        self._bind()
+
+
+def _check_device(device: torch.device | str) -> None:
+    if torch.device(device).type != "cpu":
+        raise RuntimeError(
+            f"device: expected 'cpu', got {str(device)!r}; "
+            "this version of torch-plateau has no CUDA kernels"
+        )
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.float64, torch.float32):
+        raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
+
+
+def _check_held(best: Tensor, dtype: torch.dtype) -> None:
+    exact = best.to(dtype).double() == best
+    if not (exact | best.isnan()).all():
+        raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
+
+
+def _offsets(n: int, groups: Sequence[int] | None) -> Tensor | None:
+    if groups is None:
+        return None
+    counts = list(groups)
+    if len(counts) != n or any(isinstance(c, bool) or c != int(c) or c < 0 for c in counts):
+        raise ValueError(f"groups: expected {n} counts of 0 or more, got {_brief(counts)}")
+    return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
+
+
+def _count(n: int, offsets: Tensor | None) -> int:
+    return n if offsets is None else int(offsets[-1])
+
+
+def _per_group(name: str, value: object, n: int, offsets: Tensor | None) -> Tensor:
+    """Check a setting of groups; one per lane is spread over the lane's groups."""
+    total = _count(n, offsets)
+    values = setting(name, value, total, n)
+    if values.ndim == 1 and len(values) != total and offsets is not None:
+        values = values.repeat_interleave(offsets.diff())
+    return values
+
+
+def _checked(n: int, offsets: Tensor | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {
+        "mode": check_mode("mode", given["mode"], n),
+        "factor": setting("factor", given["factor"], n),
+        "patience": setting("patience", given["patience"], n),
+        "threshold": setting("threshold", given["threshold"], n),
+        "threshold_mode": check_mode("threshold_mode", given["threshold_mode"], n),
+        "cooldown": setting("cooldown", given["cooldown"], n),
+        "min_lr": _per_group("min_lr", given["min_lr"], n, offsets),
+        "eps": setting("eps", given["eps"], n),
+    }
+    return checked
+
+
+def _vector(state_dict: Mapping[str, Any], name: str, size: int, dtype: torch.dtype) -> Tensor:
+    value = state_dict[name]
+    if not isinstance(value, Tensor) or tuple(value.shape) != (size,):
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"state_dict[{name!r}]: expected a tensor of shape ({size},), got {got}")
+    return value.to("cpu", dtype)
+
+
+def _each(words: str | list[str], n: int) -> list[str]:
+    return [words] * n if isinstance(words, str) else words
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.item() if value.ndim == 0 else value.clone()
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"[{value.min():g} .. {value.max():g}]" if value.numel() else "[]"
+    if isinstance(value, list):
+        return repr(value) if len(value) <= 6 else f"[{len(value)} values]"
+    return repr(value)
