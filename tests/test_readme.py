@@ -1,0 +1,41 @@
+"""What the README shows must run as it stands there."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = re.findall(r"<!-- ci:(\w+) -->\n```sh\n(.*?)\n```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_every_python_block_runs_by_itself(block, capsys):
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    capsys.readouterr()
+    made = [value for name, value in names.items() if name in ("lanes", "scheduler")]
+    assert made, "the block builds neither lanes nor a scheduler"
+
+
+def test_the_first_screen_lowers_the_rates_of_impatient_lanes():
+    names = {}
+    exec(PYTHON[0], names)
+    cuts = names["lanes"].num_reductions[:4090].view(-1, 10).double().mean(0)  # by patience
+    assert cuts[0] == 5  # from 1e-3 to 1e-8, where the next change would be below eps
+    assert (cuts.diff() <= 0).all()
+
+
+def test_set_up_is_two_commands_of_one_line_with_pinned_versions():
+    assert [name for name, _ in SHELL] == ["demo", "test"]
+    for _, command in SHELL:
+        assert "\n" not in command
+        assert "-c constraints.txt" in command
+
+
+def test_every_linked_file_exists():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
