@@ -83,7 +83,7 @@ def one_metric(metrics: object) -> float:
 def _as_tensor(metrics: object, n: int) -> Tensor:
     expected = f"a tensor of shape ({n},)"
     if n == 1 and isinstance(metrics, Real):
-        return torch.tensor([float(metrics)], dtype=torch.float64)
+        return torch.tensor([float(metrics)], dtype=torch.float64, device="cpu")
     if isinstance(metrics, Sequence) and not isinstance(metrics, (str, bytes, bytearray)):
         if any(isinstance(each, Tensor) for each in metrics):
             raise TypeError(
@@ -92,7 +92,7 @@ def _as_tensor(metrics: object, n: int) -> Tensor:
             )
         if not all(isinstance(each, Real) for each in metrics):
             _refuse(metrics, f"{expected} or as many numbers")
-        return torch.tensor([float(each) for each in metrics], dtype=torch.float64)
+        return torch.tensor([float(each) for each in metrics], dtype=torch.float64, device="cpu")
     if not hasattr(metrics, "__dlpack__") or not hasattr(metrics, "__dlpack_device__"):
         _refuse(metrics, expected)
     kind, index = metrics.__dlpack_device__()

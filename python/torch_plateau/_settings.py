@@ -59,7 +59,9 @@ def setting(name: str, value: object, *sizes: int, label: str | None = None) -> 
     try:
         if value is None or isinstance(value, (str, bytes, bool)):
             raise TypeError  # as_tensor would read a bool as 0 or 1
-        given = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
+        given = value
+        if not isinstance(given, Tensor):
+            given = torch.as_tensor(given, dtype=torch.float64, device="cpu")
         if given.is_complex() or given.dtype == torch.bool:
             raise TypeError
         values = given.detach().to("cpu", torch.float64, copy=True)
@@ -117,8 +119,8 @@ def gate_of(
 
 def _is(words: str | list[str], word: str) -> Tensor:
     if isinstance(words, str):
-        return torch.tensor(words == word)
-    return torch.tensor([each == word for each in words], dtype=torch.bool)
+        return torch.tensor(words == word, device="cpu")
+    return torch.tensor([each == word for each in words], dtype=torch.bool, device="cpu")
 
 
 def _shown(value: Any) -> str:

@@ -88,11 +88,11 @@ class PlateauLanes:
         worst = [-math.inf if word == "max" else math.inf for word in _each(settings["mode"], n)]
         self._settings: dict[str, Any] = settings
         self._state: dict[str, Tensor | None] = {
-            "best": torch.tensor(worst, dtype=dtype),
-            "clock": torch.zeros(n, dtype=torch.int32),
-            "outcome": torch.zeros(n, dtype=torch.uint8),
-            "num_reductions": torch.zeros(n, dtype=torch.int32),
-            "num_steps": torch.zeros(1, dtype=torch.int64),
+            "best": torch.tensor(worst, dtype=dtype, device=device),
+            "clock": torch.zeros(n, dtype=torch.int32, device=device),
+            "outcome": torch.zeros(n, dtype=torch.uint8, device=device),
+            "num_reductions": torch.zeros(n, dtype=torch.int32, device=device),
+            "num_steps": torch.zeros(1, dtype=torch.int64, device=device),
             "rate": rate,
             "published": rate.float(),
             "offsets": offsets,
@@ -283,7 +283,7 @@ class PlateauLanes:
         loaded = {
             "best": _vector(state_dict, "best", n, torch.float64),
             "num_reductions": _vector(state_dict, "num_reductions", n, torch.int32),
-            "num_steps": torch.tensor([state_dict["num_steps"]], dtype=torch.int64),
+            "num_steps": torch.tensor([state_dict["num_steps"]], dtype=torch.int64, device="cpu"),
             "rate": _vector(state_dict, "lr", len(self._lr), torch.float64),
         }
         bad = _vector(state_dict, "num_bad_epochs", n, torch.int32)
@@ -350,7 +350,7 @@ def _offsets(n: int, groups: Sequence[int] | None) -> Tensor | None:
     counts = list(groups)
     if len(counts) != n or any(isinstance(c, bool) or c != int(c) or c < 0 for c in counts):
         raise ValueError(f"groups: expected {n} counts of 0 or more, got {_brief(counts)}")
-    return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
+    return torch.tensor([0, *counts], dtype=torch.int64, device="cpu").cumsum(0)
 
 
 def _count(n: int, offsets: Tensor | None) -> int:
