@@ -5,6 +5,7 @@
 #include <dlpack/dlpack.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <optional>
 
 #include "plateau/types.hpp"
@@ -18,9 +19,12 @@ bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
-/// First byte of the elements; null for FakeTensor, DTensor and freed storage.
+/// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed
+/// storage come as a null base plus the offset of the view, and no program has memory that low.
 inline const void* data_of(const DLTensor& tensor) noexcept {
-  return tensor.data ? static_cast<const char*>(tensor.data) + tensor.byte_offset : nullptr;
+  constexpr std::uintptr_t kLowest = std::uintptr_t{1} << 22;
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+  return address < kLowest ? nullptr : reinterpret_cast<const void*>(address);
 }
 
 inline bool on_cpu(const DLTensor& tensor) noexcept {

@@ -52,10 +52,7 @@ def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
             f"metrics: float32 lanes cannot hold {tensor.dtype} values exactly; pass "
             "metrics.float(), or build the lanes with dtype=torch.float64"
         )
-    tensor = tensor.detach().resolve_neg()
-    if n > 0 and tensor.data_ptr() == 0:
-        raise ValueError("metrics: expected a tensor with memory, got one whose storage was freed")
-    return tensor
+    return tensor.detach().resolve_neg()
 
 
 def one_metric(metrics: object) -> float:
@@ -70,8 +67,8 @@ def one_metric(metrics: object) -> float:
             raise ValueError(f"metrics: expected one element, got shape {tuple(metrics.shape)}")
         if metrics.is_complex():
             raise TypeError(f"metrics: expected a real number, got {metrics.dtype}")
-        if _is_freed(metrics):
-            raise ValueError("metrics: expected a tensor with memory; its storage was freed")
+        if _is_freed(metrics):  # float() would read it all the same
+            _refuse_empty_storage(metrics)
     try:
         return float(metrics)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -115,26 +112,35 @@ def _check_storage(tensor: Tensor) -> None:
         raise TypeError(f"metrics: expected a dense tensor, got {tensor.layout}; use .to_dense()")
     if tensor.device.type != "cpu":
         _refuse_device(str(tensor.device))
-    if type(tensor) is not Tensor and _is_wrapper(tensor):
-        kind = _kind(tensor)
-        cure = "; pass metrics.full_tensor()" if kind == "DTensor" else ""
-        raise TypeError(f"metrics: expected a tensor with memory of its own, got a {kind}{cure}")
-
-
-def _is_wrapper(tensor: Tensor) -> bool:
-    """Whether a subclass holds its values elsewhere (FakeTensor, DTensor, ...)."""
-    try:
-        return tensor.numel() > 0 and tensor.data_ptr() == 0
-    except RuntimeError:
-        return True
+    if tensor.numel() > 0 and not _has_memory(tensor):
+        _refuse_empty_storage(tensor)
 
 
 def _is_freed(tensor: Tensor) -> bool:
-    if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_meta:
+    """Whether an ordinary CPU tensor has lost its storage."""
+    ordinary = _is_plain(tensor) and tensor.is_cpu and tensor.layout == torch.strided
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return ordinary and not wrapped and not _has_memory(tensor)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor or isinstance(tensor, torch.nn.Parameter)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether there are bytes behind a CPU tensor: not for FakeTensor, DTensor or freed storage."""
+    try:
+        return tensor.untyped_storage().data_ptr() != 0
+    except RuntimeError:  # NotImplementedError is one
         return False
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return False
-    return tensor.untyped_storage().nbytes() == 0
+
+
+def _refuse_empty_storage(tensor: Tensor) -> NoReturn:
+    if _is_plain(tensor):
+        raise ValueError("metrics: expected a tensor with memory, got one whose storage was freed")
+    kind = _kind(tensor)
+    cure = "; pass metrics.full_tensor()" if kind == "DTensor" else ""
+    raise TypeError(f"metrics: expected a tensor with memory of its own, got a {kind}{cure}")
 
 
 def _refuse_device(device: str) -> NoReturn:

@@ -287,6 +287,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         for name in ("mode", "threshold_mode"):
             if name in state_dict:
                 check_mode(name, state_dict[name])
+        if "min_lrs" in state_dict:
+            _check_floors(state_dict["min_lrs"])
         for name, value in state_dict.items():
             setattr(self, name, value)
         self._init_is_better(self.mode, self.threshold, self.threshold_mode)
@@ -299,3 +301,10 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self._gate = {"mode": "min", "threshold": 0.0, "threshold_mode": "rel"}
         self.__dict__["optimizer"] = state.pop("optimizer")
         self.load_state_dict(state)
+
+
+def _check_floors(floors: Any) -> None:
+    """Check a loaded ``min_lrs``; its length is compared at the next cut, as torch does."""
+    setting("min_lr", floors, len(floors) if isinstance(floors, list) else 0, label="min_lrs")
+    if not isinstance(floors, list):
+        raise TypeError(f"min_lrs: expected a list, got {type(floors).__name__}")
