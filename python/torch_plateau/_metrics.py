@@ -9,6 +9,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ._tensors import check_readable, kind_of
+
 __all__ = ["one_metric", "readable"]
 
 _FITS_FLOAT32 = {
@@ -28,7 +30,7 @@ _FITS_FLOAT64 = _FITS_FLOAT32 | {
     torch.uint64,
     torch.float64,
 }
-_DLPACK_HOST = {1: "cpu", 3: "cuda_host"}
+_DLPACK_HOST = (1, 3)  # memory of the CPU, and the same pinned for CUDA
 _DLPACK_DEVICES = {2: "cuda", 8: "metal", 10: "rocm", 14: "oneapi"}
 
 
@@ -41,10 +43,11 @@ def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
     Raises TypeError or ValueError, with what was expected and what came, for anything else.
     """
     tensor = metrics if isinstance(metrics, Tensor) else _as_tensor(metrics, n)
-    _check_storage(tensor)
-    expected = f"metrics: expected shape ({n},)"
+    if tensor.device.type != "cpu":
+        _refuse_device(str(tensor.device))
+    check_readable(tensor, "metrics")
     if tuple(tensor.shape) != (n,) and not (n == 1 and tensor.ndim == 0):
-        raise ValueError(f"{expected}, got {tuple(tensor.shape)}")
+        raise ValueError(f"metrics: expected shape ({n},), got {tuple(tensor.shape)}")
     if tensor.dtype not in _FITS_FLOAT64:
         raise TypeError(f"metrics: expected a real number type up to 64 bits, got {tensor.dtype}")
     if dtype == torch.float32 and tensor.dtype not in _FITS_FLOAT32:
@@ -58,38 +61,43 @@ def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
 def one_metric(metrics: object) -> float:
     """Return ``float(metrics)``, as torch's scheduler reads it; this synchronises with a device.
 
-    Raises TypeError for what is not one real number.
+    Raises TypeError or ValueError for what is not one real number.
     """
+    expected = "a number or a one-element tensor"
     if isinstance(metrics, (str, bytes, bytearray)):
-        _refuse(metrics, "a number or a one-element tensor")
+        _refuse(metrics, expected)
     if isinstance(metrics, Tensor):
         if metrics.numel() != 1:
             raise ValueError(f"metrics: expected one element, got shape {tuple(metrics.shape)}")
         if metrics.is_complex():
             raise TypeError(f"metrics: expected a real number, got {metrics.dtype}")
-        if _is_freed(metrics):  # float() would read it all the same
-            _refuse_empty_storage(metrics)
+        if type(metrics) in (Tensor, torch.nn.Parameter) and metrics.layout == torch.strided:
+            check_readable(metrics, "metrics")  # float() would read freed memory
     try:
         return float(metrics)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise TypeError(
-            f"metrics: expected a number or a one-element tensor, got {_kind(metrics)} ({error})"
+            f"metrics: expected {expected}, got {kind_of(metrics)} ({error})"
         ) from error
 
 
 def _as_tensor(metrics: object, n: int) -> Tensor:
     expected = f"a tensor of shape ({n},)"
     if n == 1 and isinstance(metrics, Real):
-        return torch.tensor([float(metrics)], dtype=torch.float64, device="cpu")
+        metrics = [metrics]
     if isinstance(metrics, Sequence) and not isinstance(metrics, (str, bytes, bytearray)):
         if any(isinstance(each, Tensor) for each in metrics):
             raise TypeError(
-                f"metrics: expected {expected}, got a {type(metrics).__name__} of tensors; "
+                f"metrics: expected {expected}, got a {kind_of(metrics)} of tensors; "
                 "pass torch.stack(metrics)"
             )
         if not all(isinstance(each, Real) for each in metrics):
             _refuse(metrics, f"{expected} or as many numbers")
-        return torch.tensor([float(each) for each in metrics], dtype=torch.float64, device="cpu")
+        try:
+            numbers = [float(each) for each in metrics]
+        except OverflowError as error:
+            raise ValueError(f"metrics: expected numbers that fit float64: {error}") from error
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
     if not hasattr(metrics, "__dlpack__") or not hasattr(metrics, "__dlpack_device__"):
         _refuse(metrics, expected)
     kind, index = metrics.__dlpack_device__()
@@ -98,49 +106,7 @@ def _as_tensor(metrics: object, n: int) -> Tensor:
     try:
         return torch.utils.dlpack.from_dlpack(metrics)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(f"metrics: cannot read this {_kind(metrics)}: {error}") from error
-
-
-def _check_storage(tensor: Tensor) -> None:
-    """Refuse tensors that have no memory of their own to read, each for its reason."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        raise TypeError(
-            "metrics: inside torch.func.vmap or grad a tensor stands for many values; return it "
-            "from the transformed function and call step() outside"
-        )
-    if tensor.layout != torch.strided:
-        raise TypeError(f"metrics: expected a dense tensor, got {tensor.layout}; use .to_dense()")
-    if tensor.device.type != "cpu":
-        _refuse_device(str(tensor.device))
-    if tensor.numel() > 0 and not _has_memory(tensor):
-        _refuse_empty_storage(tensor)
-
-
-def _is_freed(tensor: Tensor) -> bool:
-    """Whether an ordinary CPU tensor has lost its storage."""
-    ordinary = _is_plain(tensor) and tensor.is_cpu and tensor.layout == torch.strided
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    return ordinary and not wrapped and not _has_memory(tensor)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor or isinstance(tensor, torch.nn.Parameter)
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    """Whether there are bytes behind a CPU tensor: not for FakeTensor, DTensor or freed storage."""
-    try:
-        return tensor.untyped_storage().data_ptr() != 0
-    except RuntimeError:  # NotImplementedError is one
-        return False
-
-
-def _refuse_empty_storage(tensor: Tensor) -> NoReturn:
-    if _is_plain(tensor):
-        raise ValueError("metrics: expected a tensor with memory, got one whose storage was freed")
-    kind = _kind(tensor)
-    cure = "; pass metrics.full_tensor()" if kind == "DTensor" else ""
-    raise TypeError(f"metrics: expected a tensor with memory of its own, got a {kind}{cure}")
+        raise TypeError(f"metrics: cannot read this {kind_of(metrics)}: {error}") from error
 
 
 def _refuse_device(device: str) -> NoReturn:
@@ -153,8 +119,4 @@ def _refuse_device(device: str) -> NoReturn:
 
 
 def _refuse(metrics: object, expected: str) -> NoReturn:
-    raise TypeError(f"metrics: expected {expected}, got {_kind(metrics)}")
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else type(value).__name__
+    raise TypeError(f"metrics: expected {expected}, got {kind_of(metrics)}")

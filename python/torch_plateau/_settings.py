@@ -1,4 +1,4 @@
-"""Hyper-parameters: one table of what each may be, for one lane and for many."""
+"""Hyper-parameters and state: one table of what each may be, for one lane and for many."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ._tensors import check_readable
 
 __all__ = ["check_mode", "gate_of", "setting"]
 
@@ -32,6 +34,10 @@ def _count(v: Tensor) -> Tensor:
     return (v >= 0) & (v < INT32_MAX) & (v == v.floor())
 
 
+def _whole(v: Tensor) -> Tensor:
+    return (v >= 0) & (v < 2**53) & (v == v.floor())
+
+
 _RANGES = {
     "lr": _Range(torch.float64, _not_negative, "finite and not negative"),
     "factor": _Range(torch.float64, lambda v: (v > 0) & (v < 1), "above 0 and below 1"),
@@ -40,35 +46,51 @@ _RANGES = {
     "cooldown": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
     "min_lr": _Range(torch.float64, _not_negative, "finite and not negative"),
     "eps": _Range(torch.float64, _not_negative, "finite and not negative"),
+    # the state, as it may be set or loaded
+    "best": _Range(torch.float64, lambda v: v == v, "a number"),
+    "num_bad_epochs": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "cooldown_counter": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "num_reductions": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "num_steps": _Range(torch.int64, _whole, "an integer of 0 or more"),
+    "last_epoch": _Range(torch.int64, lambda v: _whole(v.abs()), "an integer"),
 }
 _CHOICES = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}
 
 
-def setting(name: str, value: object, *sizes: int, label: str | None = None) -> Tensor:
-    """Check a numeric hyper-parameter and return it as a new CPU tensor.
+def setting(
+    name: str, value: object, *sizes: int, scalar: bool = True, label: str | None = None
+) -> Tensor:
+    """Check a hyper-parameter or a field of the state and return it as a new CPU tensor.
 
-    ``value`` is a number (result 0-d) or a 1-d array or sequence with one of the lengths in
-    ``sizes``. The result is float64, or int32 for counts, and never aliases ``value``. ``label``
-    is what errors call it, ``name`` unless told. Synchronises if ``value`` is on another device.
+    ``value`` is a number (result 0-d, unless ``scalar`` is False) or a 1-d array or sequence with
+    one of the lengths in ``sizes``. The result has the type of the table above and never aliases
+    ``value``. ``label`` is what errors call it, ``name`` unless told. Synchronises if ``value`` is
+    on another device.
 
     Raises TypeError for what is not numeric and ValueError for a wrong shape or range.
     """
     dtype, holds, expected = _RANGES[name]
     label = label or name
-    shapes = " or ".join(["one number", *(f"shape ({size},)" for size in dict.fromkeys(sizes))])
+    allowed = ["one number"] if scalar else []
+    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
+    wanted = f"{label}: expected {' or '.join(allowed)}"
+    given = value
+    if isinstance(given, Tensor):
+        check_readable(given, label)
     try:
-        if value is None or isinstance(value, (str, bytes, bool)):
+        if given is None or isinstance(given, (str, bytes, bool)):
             raise TypeError  # as_tensor would read a bool as 0 or 1
-        given = value
         if not isinstance(given, Tensor):
             given = torch.as_tensor(given, dtype=torch.float64, device="cpu")
         if given.is_complex() or given.dtype == torch.bool:
             raise TypeError
         values = given.detach().to("cpu", torch.float64, copy=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{label}: expected {shapes}, got {_shown(value)}") from error
-    if values.ndim > 1 or (values.ndim == 1 and len(values) not in sizes):
-        raise ValueError(f"{label}: expected {shapes}, got shape {tuple(values.shape)}")
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{wanted}, got {_shown(value)}") from error
+    if (values.ndim == 0 and not scalar) or (
+        values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
+    ):
+        raise ValueError(f"{wanted}, got shape {tuple(values.shape)}")
     good = holds(values)
     if not good.all():
         where = "" if values.ndim == 0 else f" at index {int((~good).nonzero()[0])}"

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Adam, Optimizer, lr_scheduler
 
 from . import _core
 from ._settings import setting
-from .lanes import PlateauLanes
+from .lanes import PlateauLanes, check_keys
 from .plateau import _EPOCH_WARNING, rates_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
@@ -119,6 +119,15 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
+    def _check_groups(self) -> list[dict[str, Any]]:
+        groups = self._groups()
+        if len(groups) != len(self._published):
+            raise ValueError(
+                f"optimizers: expected {len(self._published)} param groups, as when the scheduler "
+                f"was built, got {len(groups)}; build a new scheduler"
+            )
+        return groups
+
     def _publish(self) -> None:
         """Write the lanes' rates where the optimizers read them, and remember those objects."""
         groups = self._groups()
@@ -135,12 +144,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def _adopt(self) -> None:
         """Take over rates that other code put into the groups."""
-        groups = self._groups()
-        if len(groups) != len(self._published):
-            raise ValueError(
-                f"optimizers: expected {len(self._published)} param groups, as when the scheduler "
-                f"was built, got {len(groups)}; build a new scheduler"
-            )
+        groups = self._check_groups()
         replaced = {
             i: _rate(group["lr"], i)
             for i, group in enumerate(groups)
@@ -183,12 +187,12 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         Raises KeyError, TypeError or ValueError, with nothing changed, as
         :meth:`PlateauLanes.load_state_dict` does.
         """
-        if set(state_dict) != {"lanes", "last_epoch"}:
-            raise KeyError(
-                f"state_dict: expected the keys lanes and last_epoch, got {sorted(state_dict)}"
-            )
+        check_keys("state_dict", state_dict, {"lanes": None, "last_epoch": None})
+        label = "state_dict['last_epoch']"
+        last_epoch = int(setting("last_epoch", state_dict["last_epoch"], label=label))
+        self._check_groups()
         self.lanes.load_state_dict(state_dict["lanes"])
-        self.last_epoch = int(state_dict["last_epoch"])
+        self.last_epoch = last_epoch
         self._publish()
 
 

@@ -66,7 +66,8 @@ class LaneLR:
         _check_linear(optimizer)
         if not isinstance(lanes, PlateauLanes):
             raise TypeError(f"lanes: expected PlateauLanes, got {type(lanes).__name__}")
-        if len(lanes.lr) != len(lanes):
+        groups = lanes.state_dict()["groups"]
+        if groups is not None and any(count != 1 for count in groups):
             raise ValueError(f"lanes: expected one rate per lane, got {len(lanes.lr)} groups")
         self.lanes = lanes
         self._old: dict[Tensor, Tensor] = {}

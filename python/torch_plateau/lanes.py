@@ -12,6 +12,7 @@ from torch import Tensor
 from . import _core
 from ._metrics import readable
 from ._settings import check_mode, gate_of, setting
+from ._tensors import check_readable, kind_of
 
 __all__ = ["PlateauLanes"]
 
@@ -266,10 +267,7 @@ class PlateauLanes:
         number of lanes or groups, missing or unknown keys, settings out of range, or a ``best``
         that float32 lanes cannot hold exactly.
         """
-        expected = set(self.state_dict())
-        if set(state_dict) != expected:
-            odd = sorted(expected.symmetric_difference(state_dict))
-            raise KeyError(f"state_dict: missing or unknown keys {odd}")
+        check_keys("state_dict", state_dict, self.state_dict())
         n, offsets = len(self), self._state["offsets"]
         groups = None if offsets is None else offsets.diff().tolist()
         if state_dict["groups"] != groups:
@@ -277,21 +275,21 @@ class PlateauLanes:
                 f"state_dict['groups']: expected {_brief(groups)}, "
                 f"got {_brief(state_dict['groups'])}"
             )
-        if set(state_dict["settings"]) != set(self._settings):
-            raise KeyError(f"state_dict['settings']: expected the keys {sorted(self._settings)}")
+        check_keys("state_dict['settings']", state_dict["settings"], self._settings)
         settings = _checked(n, offsets, state_dict["settings"])
+        bad = _loaded(state_dict, "num_bad_epochs", n)
+        cooling = _loaded(state_dict, "cooldown_counter", n)
+        improved = _flags(state_dict, "improved", n)
+        reduced = _flags(state_dict, "reduced", n)
+        num_steps = setting("num_steps", state_dict["num_steps"], label="state_dict['num_steps']")
         loaded = {
-            "best": _vector(state_dict, "best", n, torch.float64),
-            "num_reductions": _vector(state_dict, "num_reductions", n, torch.int32),
-            "num_steps": torch.tensor([state_dict["num_steps"]], dtype=torch.int64, device="cpu"),
-            "rate": _vector(state_dict, "lr", len(self._lr), torch.float64),
+            "best": _loaded(state_dict, "best", n),
+            "clock": torch.where(cooling > 0, -cooling, bad),
+            "outcome": improved * _IMPROVED + reduced * _REDUCED,
+            "num_reductions": _loaded(state_dict, "num_reductions", n),
+            "num_steps": num_steps.view(1),
+            "rate": _loaded(state_dict, "lr", len(self._lr)),
         }
-        bad = _vector(state_dict, "num_bad_epochs", n, torch.int32)
-        cooling = _vector(state_dict, "cooldown_counter", n, torch.int32)
-        improved = _vector(state_dict, "improved", n, torch.uint8)
-        reduced = _vector(state_dict, "reduced", n, torch.uint8)
-        loaded["clock"] = torch.where(cooling > 0, -cooling, bad)
-        loaded["outcome"] = improved * _IMPROVED + reduced * _REDUCED
         loaded["published"] = loaded["rate"].float()
         _check_held(loaded["best"], self.dtype)
         for name, value in loaded.items():
@@ -347,9 +345,9 @@ def _check_held(best: Tensor, dtype: torch.dtype) -> None:
 def _offsets(n: int, groups: Sequence[int] | None) -> Tensor | None:
     if groups is None:
         return None
-    counts = list(groups)
-    if len(counts) != n or any(isinstance(c, bool) or c != int(c) or c < 0 for c in counts):
-        raise ValueError(f"groups: expected {n} counts of 0 or more, got {_brief(counts)}")
+    counts = list(groups) if isinstance(groups, Sequence) else [None]
+    if len(counts) != n or not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"groups: expected {n} counts of 0 or more, got {_brief(groups)}")
     return torch.tensor([0, *counts], dtype=torch.int64, device="cpu").cumsum(0)
 
 
@@ -380,12 +378,31 @@ def _checked(n: int, offsets: Tensor | None, given: Mapping[str, Any]) -> dict[s
     return checked
 
 
-def _vector(state_dict: Mapping[str, Any], name: str, size: int, dtype: torch.dtype) -> Tensor:
-    value = state_dict[name]
-    if not isinstance(value, Tensor) or tuple(value.shape) != (size,):
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"state_dict[{name!r}]: expected a tensor of shape ({size},), got {got}")
-    return value.to("cpu", dtype)
+def check_keys(label: str, given: Any, expected: Mapping[str, Any]) -> None:
+    """Refuse a mapping that has not exactly the keys of ``expected``."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{label}: expected a mapping, got {kind_of(given)}")
+    if set(given) != set(expected):
+        odd = sorted(set(expected).symmetric_difference(given))
+        raise KeyError(
+            f"{label}: missing or unknown keys {odd}; expected the keys {sorted(expected)}"
+        )
+
+
+def _loaded(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
+    value, label = state_dict[name], f"state_dict[{name!r}]"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{label}: expected a tensor of shape ({size},), got {kind_of(value)}")
+    return setting(name, value, size, scalar=False, label=label)
+
+
+def _flags(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
+    value, label = state_dict[name], f"state_dict[{name!r}]"
+    if not isinstance(value, Tensor) or value.dtype != torch.bool or value.shape != (size,):
+        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
+        raise ValueError(f"{label}: expected a bool tensor of shape ({size},), got {got}")
+    check_readable(value, label)
+    return value.to("cpu", torch.uint8)
 
 
 def _each(words: str | list[str], n: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.optim import Optimizer, lr_scheduler
 from . import _core
 from ._metrics import one_metric
 from ._settings import check_mode, gate_of, setting
+from ._tensors import kind_of
 
 __all__ = ["ReduceLROnPlateau", "rates_of"]
 
@@ -178,7 +180,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @best.setter
     def best(self, value: float) -> None:
-        self._lane.best = float(value)
+        self._lane.best = setting("best", value).item()
 
     @property
     def num_bad_epochs(self) -> int:
@@ -187,7 +189,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @num_bad_epochs.setter
     def num_bad_epochs(self, value: int) -> None:
-        self._lane.num_bad_epochs = int(value)
+        self._lane.num_bad_epochs = setting("num_bad_epochs", value).item()
 
     @property
     def cooldown_counter(self) -> int:
@@ -196,7 +198,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @cooldown_counter.setter
     def cooldown_counter(self, value: int) -> None:
-        self._lane.cooldown_counter = int(value)
+        self._lane.cooldown_counter = setting("cooldown_counter", value).item()
 
     @property
     def last_epoch(self) -> int:
@@ -205,7 +207,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @last_epoch.setter
     def last_epoch(self, value: int) -> None:
-        self._lane.last_epoch = int(value)
+        self._lane.last_epoch = setting("last_epoch", value).item()
 
     @property
     def patience(self) -> int:
@@ -214,7 +216,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @patience.setter
     def patience(self, value: int) -> None:
-        self._lane.patience = int(setting("patience", value).item())
+        self._lane.patience = setting("patience", value).item()
 
     @property
     def cooldown(self) -> int:
@@ -223,7 +225,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     @cooldown.setter
     def cooldown(self, value: int) -> None:
-        self._lane.cooldown = int(setting("cooldown", value).item())
+        self._lane.cooldown = setting("cooldown", value).item()
 
     @property
     def mode(self) -> str:
@@ -279,14 +281,14 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """Restore a state of this class or of torch's, hyper-parameters included.
 
         As in torch, rates are not written: they come back with the optimizer. Raises TypeError or
-        ValueError, with nothing changed, for hyper-parameters out of range.
+        ValueError, with nothing changed, for a value out of range.
         """
-        for name in ("factor", "patience", "threshold", "cooldown", "eps"):
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {kind_of(state_dict)}")
+        for name in ("factor", "eps", *_OWN_KEYS):
             if name in state_dict:
-                setting(name, state_dict[name])
-        for name in ("mode", "threshold_mode"):
-            if name in state_dict:
-                check_mode(name, state_dict[name])
+                check = check_mode if name in ("mode", "threshold_mode") else setting
+                check(name, state_dict[name])
         if "min_lrs" in state_dict:
             _check_floors(state_dict["min_lrs"])
         for name, value in state_dict.items():
