@@ -34,11 +34,14 @@ Producer inspect(PyObject* type) noexcept {
   return producer;
 }
 
-/// Asking costs more than all the rest of a borrow, so it is not asked where the answer is known:
-/// a lazily negated view is the imaginary half of complex elements, and torch aligns their storage
-/// to 64 bytes, so it never starts on such a boundary; a freshly computed metric always does.
-bool negated(PyObject* array, const void* data) noexcept {
-  if (reinterpret_cast<std::uintptr_t>(data) % 64 == 0) return false;
+/// Asking costs more than all the rest of a borrow. It is not asked for a scalar on a 64-byte
+/// boundary, as every freshly computed one is: a lazily negated scalar is the imaginary half of a
+/// complex number, and torch puts complex storage on such boundaries, so the half never lies on
+/// one. (It could in misaligned memory of another library.)
+bool negated(PyObject* array, const DLTensor& tensor) noexcept {
+  if (tensor.ndim == 0 && reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0) {
+    return false;
+  }
   PyObject* args[] = {array};
   PyObject* answer = PyObject_VectorcallMethod(kIsNeg, args, 1, nullptr);
   if (!answer) PyErr_Clear();
@@ -61,7 +64,7 @@ bool borrow(py::handle array, DLTensor& out) noexcept {
     PyErr_Clear();
     return false;
   }
-  return !(producer.can_be_negated && negated(array.ptr(), data_of(out)));
+  return !(producer.can_be_negated && negated(array.ptr(), out));
 }
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept {

@@ -104,6 +104,8 @@ def _as_tensor(metrics: object, n: int) -> Tensor:
     if int(kind) not in _DLPACK_HOST:
         _refuse_device(f"{_DLPACK_DEVICES.get(int(kind), f'DLPack device {int(kind)}')}:{index}")
     try:
+        if any(stride < 0 for stride in getattr(metrics, "strides", None) or ()):
+            metrics = metrics.copy()  # type: ignore[attr-defined]  # torch aborts on such an array
         return torch.utils.dlpack.from_dlpack(metrics)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"metrics: cannot read this {kind_of(metrics)}: {error}") from error

@@ -85,7 +85,9 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
         setting("factor", factor)
         setting("eps", eps)
-        setting("min_lr", min_lr, len(optimizer.param_groups))
+        floors = setting("min_lr", min_lr, len(optimizer.param_groups))
+        if not isinstance(min_lr, (list, tuple, int, float)):
+            min_lr = floors.tolist()  # an array; torch would take it for one floor
         self._lane = _core.Lane()
         self._gate: dict[str, Any] = {"mode": "min", "threshold": 0.0, "threshold_mode": "rel"}
         super().__init__(
