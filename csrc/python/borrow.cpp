@@ -34,14 +34,7 @@ Producer inspect(PyObject* type) noexcept {
   return producer;
 }
 
-/// Asking costs more than all the rest of a borrow. It is not asked for a scalar on a 64-byte
-/// boundary, as every freshly computed one is: a lazily negated scalar is the imaginary half of a
-/// complex number, and torch puts complex storage on such boundaries, so the half never lies on
-/// one. (It could in misaligned memory of another library.)
-bool negated(PyObject* array, const DLTensor& tensor) noexcept {
-  if (tensor.ndim == 0 && reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0) {
-    return false;
-  }
+bool negated(PyObject* array) noexcept {
   PyObject* args[] = {array};
   PyObject* answer = PyObject_VectorcallMethod(kIsNeg, args, 1, nullptr);
   if (!answer) PyErr_Clear();
@@ -50,9 +43,8 @@ bool negated(PyObject* array, const DLTensor& tensor) noexcept {
   return !plain;
 }
 
-}  // namespace
-
-bool borrow(py::handle array, DLTensor& out) noexcept {
+template <class IsPlain>
+bool borrow_unless(py::handle array, DLTensor& out, IsPlain is_plain) noexcept {
   static Producer producer;
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
   if (type != producer.type) {
@@ -64,7 +56,19 @@ bool borrow(py::handle array, DLTensor& out) noexcept {
     PyErr_Clear();
     return false;
   }
-  return !(producer.can_be_negated && negated(array.ptr(), out));
+  return !producer.can_be_negated || is_plain(out) || !negated(array.ptr());
+}
+
+}  // namespace
+
+bool borrow(py::handle array, DLTensor& out) noexcept {
+  return borrow_unless(array, out, [](const DLTensor&) { return false; });
+}
+
+bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
+  return borrow_unless(array, out, [](const DLTensor& tensor) {
+    return tensor.ndim == 0 && reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0;
+  });
 }
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept {

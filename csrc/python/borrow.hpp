@@ -17,6 +17,12 @@ namespace plateau {
 /// vmap wrapper, a lazily negated view): the caller explains or converts.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 
+/// The same for one number, faster by half: torch is not asked whether the number is lazily negated
+/// if it lies on a 64-byte boundary, as every freshly computed one does. A negated number is the
+/// imaginary half of a complex one, which torch puts on such a boundary, so the half is not on one.
+/// (It could be in misaligned memory of another library, or by as_strided to a real half.)
+bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
+
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
 /// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed

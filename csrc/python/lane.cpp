@@ -29,7 +29,7 @@ bool read_one(py::handle metric, double& out) noexcept {
     return true;
   }
   DLTensor tensor;
-  if (!borrow(metric, tensor) || !on_cpu(tensor)) return false;
+  if (!borrow_scalar(metric, tensor) || !on_cpu(tensor)) return false;
   for (int d = 0; d < tensor.ndim; ++d) {
     if (tensor.shape[d] != 1) return false;
   }
