@@ -43,14 +43,19 @@ bool negated(PyObject* array) noexcept {
   return !plain;
 }
 
-template <class IsPlain>
-bool borrow_unless(py::handle array, DLTensor& out, IsPlain is_plain) noexcept {
+const Producer& producer_of(py::handle array) noexcept {
   static Producer producer;
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
   if (type != producer.type) {
     Py_XDECREF(producer.type);
     producer = inspect(type);
   }
+  return producer;
+}
+
+template <class IsPlain>
+bool borrow_unless(py::handle array, DLTensor& out, IsPlain is_plain) noexcept {
+  const Producer& producer = producer_of(array);
   if (!producer.describe) return false;
   if (producer.describe(array.ptr(), &out) != 0) {
     PyErr_Clear();

@@ -55,7 +55,8 @@ def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
             f"metrics: float32 lanes cannot hold {tensor.dtype} values exactly; pass "
             "metrics.float(), or build the lanes with dtype=torch.float64"
         )
-    return tensor.detach().resolve_neg()
+    # a subclass may not offer the core's interface, or not for itself
+    return tensor.detach().as_subclass(Tensor).resolve_neg()
 
 
 def one_metric(metrics: object) -> float:

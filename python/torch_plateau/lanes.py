@@ -156,6 +156,8 @@ class PlateauLanes:
         if reduced < 0:
             best = self._tensor("best")
             reduced = self._advance(readable(metrics, len(best), best.dtype))
+            if reduced < 0:
+                raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
         return reduced
 
     # -- reading: no property synchronises --------------------------------------------------------
