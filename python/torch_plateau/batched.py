@@ -92,9 +92,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.optimizer = optimizers  # type: ignore[assignment]
         self.publish = publish
         self.last_epoch = 0
-        self._views = list(self.lanes.lr.unbind()) if publish == "tensor" else []
-        self._publish()
-        self._hooks = [_repair_after_load(self, optimizer) for optimizer in self._optimizers]
+        self._attach()
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Advance every lane by one metric, and publish the rates of the lanes that are cut.
@@ -109,12 +107,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """
         if epoch is not None:
             warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
-        if not _core.same_rates(self._optimizers, self._published):
-            self._adopt()
+        self._adopt_if_replaced()
         reduced = self.lanes._step(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if reduced and self.publish == "float":
             self._publish()
+
+    def _attach(self) -> None:
+        """Publish to the optimizers for the first time, and keep it so when they load a state."""
+        self._views = list(self.lanes.lr.unbind()) if self.publish == "tensor" else []
+        self._publish()
+        self._hooks = [_repair_after_load(self, optimizer) for optimizer in self._optimizers]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
@@ -141,6 +144,10 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self._published = rates
+
+    def _adopt_if_replaced(self) -> None:
+        if not _core.same_rates(self._optimizers, self._published):
+            self._adopt()
 
     def _adopt(self) -> None:
         """Take over rates that other code put into the groups."""
@@ -194,6 +201,15 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.lanes.load_state_dict(state_dict["lanes"])
         self.last_epoch = last_epoch
         self._publish()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._adopt_if_replaced()
+        remade = ("_views", "_published", "_hooks")
+        return {name: value for name, value in self.__dict__.items() if name not in remade}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
 
 
 def _checked_optimizers(optimizers: Any) -> list[Optimizer]:
