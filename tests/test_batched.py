@@ -1,0 +1,442 @@
+"""BatchedReduceLROnPlateau over real optimizers, beside torch schedulers with float rates."""
+
+import copy
+import gc
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau as Torchs
+
+from torch_plateau import BatchedReduceLROnPlateau
+
+PUBLISH = pytest.mark.parametrize("publish", ["float", "tensor"])
+
+
+def sgd(*rates, kind=SGD, **keywords):
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates]
+    return kind(groups, lr=1.0, **keywords)
+
+
+def rates_of(*optimizers):
+    return [float(group["lr"]) for each in optimizers for group in each.param_groups]
+
+
+def noisy(steps, n):
+    return (torch.rand(steps, n, dtype=torch.float64) * 8).round() / 8 - 0.25
+
+
+def rounded(rates):
+    """As float32 holds them."""
+    return torch.tensor(rates, dtype=torch.float64).float().tolist()
+
+
+def through_a_file(thing):
+    file = io.BytesIO()
+    torch.save(thing, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_publishes(scheduler, rates):
+    """The lanes hold ``rates``, and the optimizers read them."""
+    groups = scheduler._groups()
+    assert scheduler.lanes.lr_master.tolist() == rates
+    assert scheduler.lanes.lr.tolist() == rounded(rates)
+    if scheduler.publish == "float":
+        assert [group["lr"] for group in groups] == rates
+        assert {type(group["lr"]) for group in groups} <= {float}
+        return
+    for group, cell in zip(groups, scheduler.lanes.lr.unbind(), strict=True):
+        assert group["lr"].data_ptr() == cell.data_ptr()
+        assert (group["lr"].shape, group["lr"].dtype) == ((), torch.float32)
+
+
+# -- the same decisions ---------------------------------------------------------------------------
+
+RATES = [[0.1], [0.2, 0.3], [0.7, 0.5, 0.4], [1.0]]
+SETTINGS = [
+    {"patience": 0, "mode": "max", "min_lr": [0.01]},
+    {"patience": 2, "mode": "min", "min_lr": [0.1, 0.0]},
+    {"patience": 1, "mode": "min", "min_lr": [0.0, 0.45, 0.2]},
+    {"patience": 4, "mode": "max", "min_lr": [0.001]},
+]
+
+
+@PUBLISH
+def test_a_lane_per_optimizer_decides_as_a_torch_scheduler_for_each(publish):
+    optimizers, reference = ([sgd(*rates) for rates in RATES] for _ in range(2))
+    oracle = [Torchs(o, cooldown=1, **s) for o, s in zip(reference, SETTINGS, strict=True)]
+    keywords = {name: [each[name] for each in SETTINGS] for name in ("patience", "mode")}
+    floors = [floor for each in SETTINGS for floor in each["min_lr"]]
+    scheduler = BatchedReduceLROnPlateau(
+        optimizers, cooldown=1, min_lr=floors, publish=publish, **keywords
+    )
+    assert isinstance(scheduler, Torchs)
+    assert scheduler.optimizer is optimizers
+    for step, row in enumerate(noisy(60, 4), start=1):
+        scheduler.step(row)
+        for each, metric in zip(oracle, row.tolist(), strict=True):
+            each.step(metric)
+        assert_publishes(scheduler, rates_of(*reference))
+        assert scheduler.best.tolist() == [each.best for each in oracle]
+        assert scheduler.num_bad_epochs.tolist() == [each.num_bad_epochs for each in oracle]
+        assert scheduler.cooldown_counter.tolist() == [each.cooldown_counter for each in oracle]
+        assert [float(rate) for rate in scheduler.get_last_lr()] == rates_of(*optimizers)
+        assert scheduler.last_epoch == step
+    assert rates_of(*reference) != [rate for rates in RATES for rate in rates]
+
+
+@PUBLISH
+def test_a_lane_per_group_of_one_optimizer_decides_as_a_torch_scheduler_for_each(publish):
+    rates, factors = [0.1, 0.5, 0.3], [0.5, 0.1, 0.9]
+    optimizer, reference = sgd(*rates), [sgd(rate) for rate in rates]
+    oracle = [Torchs(o, factor=f, patience=1) for o, f in zip(reference, factors, strict=True)]
+    scheduler = BatchedReduceLROnPlateau(optimizer, factor=factors, patience=1, publish=publish)
+    assert scheduler.optimizer is optimizer
+    for row in noisy(60, 3):
+        scheduler.step(row)
+        for each, metric in zip(oracle, row.tolist(), strict=True):
+            each.step(metric)
+        assert_publishes(scheduler, rates_of(*reference))
+
+
+def test_rates_are_published_as_they_were_given_unless_told():
+    assert BatchedReduceLROnPlateau([sgd(0.1), sgd(0.2)]).publish == "float"
+    assert BatchedReduceLROnPlateau([sgd(0.1), sgd(torch.tensor(0.2))]).publish == "tensor"
+    held = 0.1 + 0.2
+    optimizer = sgd(held)
+    scheduler = BatchedReduceLROnPlateau(optimizer)
+    scheduler.step([1.0])
+    assert optimizer.param_groups[0]["lr"] is held
+
+
+def test_the_last_rates_are_copies():
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), publish="tensor")
+    scheduler.get_last_lr()[0].fill_(9.0)
+    assert scheduler.lanes.lr.tolist() == rates_of(scheduler.optimizer) == [0.5, 0.25]
+
+
+def test_an_epoch_warns_and_is_adopted():
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5))
+    with pytest.warns(UserWarning, match=r"epoch parameter .*deprecated"):
+        scheduler.step([1.0], 7)
+    scheduler.step([1.0])
+    assert scheduler.last_epoch == 8
+
+
+# -- rates that other code sets -------------------------------------------------------------------
+
+
+def replace(group, rate):
+    group["lr"] = rate
+
+
+NEW_RATES = {
+    "float": lambda group: replace(group, 0.3),
+    "int": lambda group: replace(group, 1),
+    "0-d tensor": lambda group: replace(group, torch.tensor(0.3, dtype=torch.float64)),
+    "one-element tensor": lambda group: replace(group, torch.tensor([0.25])),
+    "the same number again": lambda group: replace(group, float(group["lr"])),
+}
+
+
+@PUBLISH
+@pytest.mark.parametrize("write", NEW_RATES.values(), ids=NEW_RATES.keys())
+def test_a_rate_that_was_replaced_is_adopted(write, publish):
+    optimizer, reference = sgd(0.5, 0.125), [sgd(0.5), sgd(0.125)]
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish=publish)
+    oracle = [Torchs(each, patience=0) for each in reference]
+    for i, row in enumerate([[1.0, 1.0], [0.5, 0.5], [2.0, 0.25], [2.0, 2.0]]):
+        if i == 1:
+            write(optimizer.param_groups[0])
+            reference[0].param_groups[0]["lr"] = float(optimizer.param_groups[0]["lr"])
+        scheduler.step(row)
+        for each, metric in zip(oracle, row, strict=True):
+            each.step(metric)
+        assert_publishes(scheduler, rates_of(*reference))
+
+
+def test_a_rate_that_was_written_in_place_is_adopted():
+    optimizer = sgd(0.5, 0.125)
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish="tensor")
+    scheduler.step([1.0, 1.0])
+    optimizer.param_groups[1]["lr"].fill_(0.25)
+    assert_publishes(scheduler, [0.5, 0.25])
+    scheduler.step([0.5, 2.0])
+    assert_publishes(scheduler, [0.5, 0.25 * 0.1])
+
+
+BAD_RATES = {
+    "nan": (math.nan, ValueError, r"param_groups\[1\]\['lr'\]: .*got nan"),
+    "negative": (torch.tensor(-1.0), ValueError, r"param_groups\[1\]\['lr'\]: .*got -1"),
+    "vector": (torch.ones(2), ValueError, r"param_groups\[1\]\['lr'\]: .*shape \(2,\)"),
+    "None": (None, TypeError, r"param_groups\[1\]\['lr'\]: .*got None"),
+}
+
+
+@PUBLISH
+@pytest.mark.parametrize(("bad", "error", "words"), BAD_RATES.values(), ids=BAD_RATES.keys())
+def test_a_rate_that_is_none_is_refused_and_no_lane_advances(bad, error, words, publish):
+    optimizer = sgd(0.5, 0.125)
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish=publish)
+    scheduler.step([1.0, 1.0])
+    optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.3, bad
+    for _ in range(2):
+        with pytest.raises(error, match=words):
+            scheduler.step([2.0, 2.0])
+        assert optimizer.param_groups[0]["lr"] == 0.3
+        assert optimizer.param_groups[1]["lr"] is bad
+        assert scheduler.lanes.lr_master.tolist() == [0.5, 0.125]
+        assert scheduler.lanes.num_steps == scheduler.last_epoch == 1
+    optimizer.param_groups[1]["lr"] = 0.25
+    scheduler.step([2.0, 2.0])
+    assert_publishes(scheduler, [0.3 * 0.1, 0.25 * 0.1])
+
+
+@PUBLISH
+def test_a_group_added_later_is_refused_at_the_next_step(publish):
+    optimizer = sgd(0.5)
+    scheduler = BatchedReduceLROnPlateau([optimizer, sgd(0.25)], patience=0, publish=publish)
+    scheduler.step([1.0, 1.0])
+    optimizer.add_param_group({"params": [torch.ones(1)], "lr": 0.1})
+    with pytest.raises(
+        ValueError, match=r"expected 2 param groups, .*got 3; build a new scheduler"
+    ):
+        scheduler.step([2.0, 2.0])
+    assert scheduler.lanes.num_steps == scheduler.last_epoch == 1
+    assert rates_of(optimizer) == [0.5, 0.1]
+    new = BatchedReduceLROnPlateau([optimizer], patience=0)
+    assert_publishes(new, [0.5, 0.1])
+
+
+@PUBLISH
+def test_a_warm_up_may_write_the_rates_first(publish):
+    rates, settings = [0.5, 0.25], {"patience": 0, "factor": 0.5}
+    optimizer, reference = sgd(*rates), [sgd(rate) for rate in rates]
+    scheduler = BatchedReduceLROnPlateau(optimizer, publish=publish, **settings)
+    oracle = [Torchs(each, **settings) for each in reference]
+    warm_up = [LinearLR(each, start_factor=0.5, total_iters=4) for each in (optimizer, *reference)]
+    for row in noisy(20, 2):
+        for each in (optimizer, *reference):
+            each.step()
+        if warm_up[0].last_epoch < 4:
+            for each in warm_up:
+                each.step()
+        scheduler.step(row)
+        for each, metric in zip(oracle, row.tolist(), strict=True):
+            each.step(metric)
+        assert rates_of(optimizer) == pytest.approx(rates_of(*reference), rel=1e-6)
+    assert rates_of(*reference)[0] < 0.1
+
+
+# -- loading --------------------------------------------------------------------------------------
+
+
+def test_views_are_repaired_after_the_optimizer_loads_and_no_digit_is_lost():
+    optimizers = [sgd(0.1), sgd(0.3, 0.7)]
+    scheduler = BatchedReduceLROnPlateau(optimizers, patience=0, publish="tensor")
+    for metric in (1.0, 2.0):
+        scheduler.step([metric, metric])
+    rates = [0.1 * 0.1, 0.3 * 0.1, 0.7 * 0.1]
+    for optimizer in optimizers:
+        optimizer.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert_publishes(scheduler, rates)
+    saved = copy.deepcopy(optimizers[1].state_dict())
+    saved["param_groups"][1]["lr"] = 0.25
+    optimizers[1].load_state_dict(saved)
+    assert_publishes(scheduler, [*rates[:2], 0.25])
+    scheduler.step([3.0, 3.0])
+    assert_publishes(scheduler, [rates[0] * 0.1, rates[1] * 0.1, 0.025])
+
+
+@PUBLISH
+@pytest.mark.parametrize("order", ["optimizers first", "scheduler first"])
+def test_a_resumed_run_goes_on_as_if_never_stopped(order, publish):
+    settings = {"patience": 1, "factor": 0.7, "cooldown": 1, "min_lr": 1e-3}
+    rows = noisy(60, 3)
+    straight = BatchedReduceLROnPlateau([sgd(*r) for r in RATES[:3]], publish=publish, **settings)
+    for row in rows[:30]:
+        straight.step(row)
+    saved = through_a_file(
+        [straight.state_dict(), *(each.state_dict() for each in straight.optimizer)]
+    )
+    optimizers = [sgd(*rates) for rates in ([0.9], [0.9] * 2, [0.9] * 3)]
+    resumed = BatchedReduceLROnPlateau(optimizers, publish=publish, mode="max")
+    pairs = list(zip(optimizers, saved[1:], strict=True))
+    if order == "scheduler first":
+        resumed.load_state_dict(saved[0])
+    for optimizer, state in pairs:
+        optimizer.load_state_dict(state)
+    if order == "optimizers first":
+        resumed.load_state_dict(saved[0])
+    for row in rows[30:]:
+        assert_publishes(resumed, straight.lanes.lr_master.tolist())
+        assert resumed.last_epoch == straight.last_epoch
+        straight.step(row)
+        resumed.step(row)
+    assert resumed.best.tolist() == straight.best.tolist()
+    assert straight.lanes.num_reductions.min() > 2
+
+
+def test_a_state_is_a_snapshot_of_tensors_and_primitives():
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), patience=0)
+    scheduler.step([1.0, 1.0])
+    state = scheduler.state_dict()
+    scheduler.step([2.0, 2.0])
+    assert state["lanes"]["lr"].tolist() == [0.5, 0.25]
+    scheduler.load_state_dict(through_a_file(state))
+    assert_publishes(scheduler, [0.5, 0.25])
+    assert scheduler.last_epoch == 1
+
+
+@PUBLISH
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_has_optimizers_of_its_own_and_repairs_them(twin, publish):
+    scheduler = BatchedReduceLROnPlateau([sgd(0.5), sgd(0.25)], patience=0, publish=publish)
+    scheduler.step([1.0, 1.0])
+    other = twin(scheduler)
+    other.step([2.0, 0.5])
+    assert_publishes(scheduler, [0.5, 0.25])
+    assert_publishes(other, [0.5 * 0.1, 0.25])
+    for optimizer in other.optimizer:
+        optimizer.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert_publishes(other, [0.5 * 0.1, 0.25])
+    other.step([2.0, 2.0])
+    assert_publishes(other, [0.5 * 0.1 * 0.1, 0.25 * 0.1])
+    assert_publishes(scheduler, [0.5, 0.25])
+
+
+def test_a_dropped_scheduler_leaves_the_optimizer_alone():
+    optimizer = sgd(0.5)
+    scheduler = BatchedReduceLROnPlateau(optimizer, publish="tensor")
+    live, state = scheduler.lanes.lr, through_a_file(optimizer.state_dict())
+    del scheduler
+    gc.collect()
+    state["param_groups"][0]["lr"] = 0.125
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 0.125
+    assert isinstance(optimizer.param_groups[0]["lr"], float)
+    assert live.tolist() == [0.5]
+
+
+# -- the optimizers -------------------------------------------------------------------------------
+
+TAKES_TENSORS = {
+    "SGD": (SGD, {}),
+    "SGD momentum foreach": (SGD, {"momentum": 0.9, "foreach": True}),
+    "SGD fused": (SGD, {"fused": True}),
+    "Adam": (Adam, {}),
+    "Adam fused": (Adam, {"fused": True}),
+    "AdamW": (AdamW, {}),
+    "AdamW single": (AdamW, {"foreach": False}),
+    "NAdam": (torch.optim.NAdam, {}),
+    "RAdam": (torch.optim.RAdam, {}),
+    "Adamax": (torch.optim.Adamax, {}),
+    "RMSprop": (torch.optim.RMSprop, {}),
+    "Adagrad": (torch.optim.Adagrad, {}),
+    "Adadelta": (torch.optim.Adadelta, {}),
+    "ASGD": (torch.optim.ASGD, {}),
+    "Adafactor": (torch.optim.Adafactor, {}),
+    "Muon": (torch.optim.Muon, {}),
+    "SparseAdam": (torch.optim.SparseAdam, {}),
+}
+
+
+def train(kind, keywords, schedule):
+    """Four steps of one 2-d parameter, with a cut from 0.5 to 0.25 after the second."""
+    param = torch.nn.Parameter(torch.linspace(1, 2, 6).view(3, 2))
+    optimizer = kind([param], lr=0.5, **keywords)
+    scheduler = schedule(optimizer)
+    places = []
+    for i, metric in enumerate([1.0, 2.0, 0.5, 0.25]):
+        gradient = torch.full((3, 2), 0.5 + i)
+        param.grad = gradient.to_sparse(1) if kind is torch.optim.SparseAdam else gradient
+        optimizer.step()
+        scheduler.step(metric)
+        places.append(param.detach().clone())
+    return torch.stack(places)
+
+
+@PUBLISH
+@pytest.mark.parametrize(("kind", "keywords"), TAKES_TENSORS.values(), ids=TAKES_TENSORS.keys())
+def test_an_optimizer_steps_with_the_cut_rate(kind, keywords, publish):
+    class OneLane(BatchedReduceLROnPlateau):
+        def step(self, metric):
+            super().step([metric])
+
+    def ours(optimizer):
+        return OneLane(optimizer, factor=0.5, patience=0, publish=publish)
+
+    places = train(kind, keywords, ours)
+    expected = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=0))
+    uncut = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=9))
+    assert torch.allclose(places, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(places[3], uncut[3], rtol=1e-3, atol=1e-3)
+
+
+def test_rprop_runs_too_though_it_reads_its_rate_only_once():
+    optimizer = sgd(0.5, kind=torch.optim.Rprop)
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish="tensor")
+    for metric in (1.0, 2.0):
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+        optimizer.step()
+        scheduler.step([metric])
+    assert_publishes(scheduler, [0.5 * 0.1])
+
+
+def test_the_step_size_of_sgd_is_the_cut_rate():
+    optimizers = [sgd(0.5), sgd(0.25)]
+    scheduler = BatchedReduceLROnPlateau(optimizers, factor=0.5, patience=0, publish="tensor")
+    for row in ([1.0, 1.0], [2.0, 0.5]):
+        scheduler.step(row)
+    moved = []
+    for optimizer in optimizers:
+        param = optimizer.param_groups[0]["params"][0]
+        param.grad = torch.ones(1)
+        optimizer.step()
+        moved.append(1.0 - param.item())
+    assert moved == [0.25, 0.25]
+
+
+REFUSED = {
+    "LBFGS": (torch.optim.LBFGS, {}, "LBFGS, got 'tensor': it keeps"),
+    "Adam foreach": (Adam, {"foreach": True}, "Adam with foreach=True and capturable=False"),
+    "AdamW foreach": (AdamW, {"foreach": True}, "AdamW with foreach=True and capturable=False"),
+}
+
+
+@pytest.mark.parametrize(("kind", "keywords", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_an_optimizer_that_cannot_take_a_tensor_is_refused_as_such(kind, keywords, words):
+    optimizer = kind([torch.nn.Parameter(torch.ones(1))], lr=0.5, **keywords)
+    with pytest.raises(ValueError, match=f"^publish: expected 'float' for {words}"):
+        BatchedReduceLROnPlateau([sgd(0.1), optimizer], publish="tensor")
+    assert rates_of(optimizer) == [0.5]
+    assert isinstance(optimizer.param_groups[0]["lr"], float)
+    assert_publishes(BatchedReduceLROnPlateau(optimizer, patience=0), [0.5])
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another, as accelerate's: one by isinstance, with no hooks of its own."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+
+def test_a_wrapped_optimizer_is_repaired_by_the_one_inside():
+    inner = sgd(0.5, 0.25)
+    scheduler = BatchedReduceLROnPlateau(Wrapper(inner), patience=0, publish="tensor")
+    inner.load_state_dict(through_a_file(inner.state_dict()))
+    assert_publishes(scheduler, [0.5, 0.25])
+    scheduler.step([1.0, 1.0])
+    scheduler.step([2.0, 0.5])
+    assert_publishes(scheduler, [0.5 * 0.1, 0.25])
+    assert rates_of(inner) == rounded([0.5 * 0.1, 0.25])
