@@ -290,19 +290,34 @@ def test_settings_per_lane_and_for_all_lanes_mix(names, base, device):
     }
 
 
-SPELLINGS = [list, tuple, np.array, torch.tensor, lambda v: np.array(v, dtype=np.float32)]
+SPELLINGS = {
+    "list": list,
+    "tuple": tuple,
+    "array": np.array,
+    "tensor": lambda v: torch.tensor(v, dtype=torch.float64 if type(v[0]) is float else None),
+}
 
 
-@pytest.mark.parametrize(
-    "spelling", SPELLINGS, ids=["list", "tuple", "array", "tensor", "f32 array"]
-)
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
 def test_settings_may_be_any_array_and_are_not_aliased(spelling, device):
-    patience, rates = spelling([0, 1, 2]), spelling([0.5, 0.25, 0.125])
-    lanes = PlateauLanes(3, rates, patience=patience, device=device)
-    if not isinstance(patience, tuple):
-        patience[:], rates[:] = spelling([9, 9, 9]), spelling([9.0, 9.0, 9.0])
-    assert lanes.settings["patience"].tolist() == [0, 1, 2]
-    assert lanes.lr.tolist() == lanes.lr_master.tolist() == [0.5, 0.25, 0.125]
+    given = {"lr": [0.1, 0.3, 0.7], "factor": [0.3, 0.5, 0.7], "patience": [0, 1, 0]}
+    arrays = {name: spelling(values) for name, values in given.items()}
+    lanes = PlateauLanes(3, **arrays, device=device)
+    lanes.step([1.0] * 3)
+    lanes.step([2.0] * 3)
+    assert [list(array) for array in arrays.values()] == list(given.values())
+    for array in arrays.values():
+        if not isinstance(array, tuple):
+            array[1] = 7
+    lanes.step([2.0] * 3)
+    assert lanes.settings["factor"].tolist() == given["factor"]
+    assert lanes.lr_master.tolist() == [0.1 * 0.3 * 0.3, 0.3 * 0.5, 0.7 * 0.7 * 0.7]
+
+
+def test_a_float32_tensor_of_settings_is_widened(device):
+    lanes = PlateauLanes(1, torch.tensor([0.1]), factor=np.float32(0.3), device=device)
+    assert lanes.lr_master.tolist() == [float(np.float32(0.1))]
+    assert lanes.settings["factor"] == float(np.float32(0.3))
 
 
 def test_a_lane_may_own_several_groups_with_floors_of_their_own(device):
