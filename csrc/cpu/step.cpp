@@ -6,6 +6,8 @@
 #include "plateau/step.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "cpu/metric.hpp"
 #include "plateau/rule.hpp"
@@ -110,21 +112,51 @@ bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
   return reduced;
 }
 
-/// The cold part: every lane of the block that fired. Returns how many had a rate lowered.
-std::int64_t cut_block(const Lanes& lanes, std::int64_t begin, int count) noexcept {
+/// The lanes of a block that fired, waiting for their rates to arrive from memory.
+struct Fired {
+  std::int64_t lane[kBlock];
+  int count = 0;
+};
+
+/// Writes down which lanes of a block fired, and asks for the memory that cutting them will touch:
+/// rates are cold, and three misses for every lane in turn would cost more than all the rest.
+void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired) noexcept {
+  const std::uint8_t* outcome = lanes.outcome + begin;
+  for (int i = 0; i < count; i += 8) {
+    const int width = std::min(8, count - i);
+    std::uint64_t eight = 0;
+    std::memcpy(&eight, outcome + i, static_cast<std::size_t>(width));
+    if (!(eight & (0x0101010101010101U * kReduced))) continue;
+    for (int j = i; j < i + width; ++j) {
+      fired.lane[fired.count] = begin + j;
+      fired.count += (outcome[j] & kReduced) != 0;
+    }
+  }
+#if defined(__GNUC__)
+  for (int k = 0; k < fired.count; ++k) {
+    const std::int64_t lane = fired.lane[k];
+    const std::int64_t group = lanes.offsets ? lanes.offsets[lane] : lane;
+    __builtin_prefetch(lanes.rate + group, 1);
+    __builtin_prefetch(lanes.published + group, 1);
+    __builtin_prefetch(lanes.num_reductions + lane, 1);
+  }
+#endif
+}
+
+/// The cold part: cuts the lanes that fired. Returns how many had a rate lowered.
+std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
   std::int64_t reduced = 0;
-  std::uint8_t* outcome = lanes.outcome + begin;
-  for (int i = 0; i < count; ++i) {
-    if (!(outcome[i] & kReduced)) continue;
-    const std::int64_t lane = begin + i;
+  for (int k = 0; k < fired.count; ++k) {
+    const std::int64_t lane = fired.lane[k];
     lanes.clock[lane] = -lanes.settings.cooldown[lane];
     if (cut_lane(lanes, lane)) {
       ++lanes.num_reductions[lane];
       ++reduced;
     } else {
-      outcome[i] &= static_cast<std::uint8_t>(~kReduced);
+      lanes.outcome[lane] &= static_cast<std::uint8_t>(~kReduced);
     }
   }
+  fired.count = 0;
   return reduced;
 }
 
@@ -134,6 +166,8 @@ PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metric
   const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
   alignas(64) T gathered[kBlock];
   alignas(64) Marks marks;
+  Fired fired[2];  // a block's lanes are cut while the rates of the next one's arrive
+  Fired *now = &fired[0], *before = &fired[1];
   std::int64_t reduced = 0;
   for (std::int64_t begin = 0; begin < lanes.n; begin += kBlock) {
     const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n - begin));
@@ -147,13 +181,17 @@ PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metric
     if (mark_improved(metric, best, begin, count, lanes.settings, marks)) {
       for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
     }
-    const std::int32_t fired =
+    const std::int32_t any =
         advance(lanes.clock + begin, begin, count, lanes.settings.patience, marks);
     std::uint8_t* outcome = lanes.outcome + begin;
     for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
-    if (fired) reduced += cut_block(lanes, begin, count);
+    if (any) {
+      std::swap(now, before);
+      find_fired(lanes, begin, count, *now);
+      reduced += cut_fired(lanes, *before);
+    }
   }
-  return reduced;
+  return reduced + cut_fired(lanes, *now);
 }
 
 PLATEAU_MULTIVERSION std::int64_t step_f32(const Lanes& lanes, const Metrics& metrics) {

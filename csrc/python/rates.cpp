@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "python/rates.hpp"
 
+#include "plateau/rule.hpp"
 #include "python/register.hpp"
 
 namespace py = pybind11;
@@ -36,6 +37,37 @@ bool same_rates_of_all(py::handle optimizers, py::handle rates) noexcept {
   return at == PyList_GET_SIZE(rates.ptr());
 }
 
+/// Whether `value` is a float, or an int that is one; either converts without running Python code.
+bool is_number(PyObject* value) noexcept {
+  if (PyFloat_CheckExact(value)) return true;
+  if (!PyLong_CheckExact(value)) return false;
+  const bool fits = PyLong_AsDouble(value) != -1.0 || !PyErr_Occurred();
+  PyErr_Clear();
+  return fits;
+}
+
+bool cut_floats(py::handle group_list, py::handle floor_list, double factor, double eps) {
+  PyObject *groups = group_list.ptr(), *floors = floor_list.ptr();
+  if (!PyList_Check(groups) || !PyList_Check(floors)) return false;
+  const Py_ssize_t count = PyList_GET_SIZE(groups);
+  if (PyList_GET_SIZE(floors) != count) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* group = PyList_GET_ITEM(groups, i);
+    PyObject* rate = PyDict_Check(group) ? PyDict_GetItem(group, kLr) : nullptr;
+    if (!rate || !PyFloat_CheckExact(rate) || !is_number(PyList_GET_ITEM(floors, i))) return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* group = PyList_GET_ITEM(groups, i);
+    const double old = PyFloat_AS_DOUBLE(PyDict_GetItem(group, kLr));
+    const double rate = cut(old, factor, PyFloat_AsDouble(PyList_GET_ITEM(floors, i)), eps);
+    if (rate < old) {
+      const py::float_ lowered(rate);
+      if (PyDict_SetItem(group, kLr, lowered.ptr()) != 0) throw py::error_already_set();
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 bool same_rates(py::handle groups, py::handle rates) noexcept {
@@ -46,6 +78,11 @@ bool same_rates(py::handle groups, py::handle rates) noexcept {
 void register_rates(py::module_& m) {
   m.def("same_rates", &same_rates_of_all, py::arg("optimizers"), py::arg("rates"),
         "Whether the groups of `optimizers`, in order, hold the very objects in the list `rates`.");
+  m.def(
+      "cut_floats", &cut_floats, py::arg("groups"), py::arg("floors"), py::arg("factor"),
+      py::arg("eps"),
+      "Cut the rate of every param group. False, and nothing changed, unless all rates are floats "
+      "and there is a floor for each.");
 }
 
 }  // namespace plateau

@@ -6,7 +6,16 @@ from __future__ import annotations
 
 import typing
 
-__all__: list[str] = ["FIRED", "Lane", "Lanes", "RATES_CHANGED", "build_info", "cut", "same_rates"]
+__all__: list[str] = [
+    "FIRED",
+    "Lane",
+    "Lanes",
+    "RATES_CHANGED",
+    "build_info",
+    "cut",
+    "cut_floats",
+    "same_rates",
+]
 
 class Lanes:
     """
@@ -75,6 +84,16 @@ def cut(
 ) -> float:
     """
     The rate after a cut, by the rule.
+    """
+
+def cut_floats(
+    groups: typing.Any,
+    floors: typing.Any,
+    factor: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+) -> bool:
+    """
+    Cut the rate of every param group. False, and nothing changed, unless all rates are floats and there is a floor for each.
     """
 
 def same_rates(optimizers: typing.Any, rates: typing.Any) -> bool:

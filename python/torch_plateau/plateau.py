@@ -144,6 +144,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
+        if _core.cut_floats(groups, self.min_lrs, self.factor, self.eps):
+            return
         if len(groups) != len(self.min_lrs):
             if self.default_min_lr is None:
                 raise RuntimeError(
