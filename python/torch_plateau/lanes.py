@@ -326,7 +326,11 @@ class PlateauLanes:
 
 
 def _check_device(device: torch.device | str) -> None:
-    if torch.device(device).type != "cpu":
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:  # torch's message lists every backend it was ever built for
+        raise RuntimeError(f"device: expected 'cpu', got {str(device)!r}") from None
+    if kind != "cpu":
         raise RuntimeError(
             f"device: expected 'cpu', got {str(device)!r}; "
             "this version of torch-plateau has no CUDA kernels"

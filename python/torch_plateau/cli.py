@@ -1,0 +1,99 @@
+"""The command line: ``torch-plateau demo``.
+
+Without typer, importing this ends the program with the cure: it is there to be run.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+CURE = "the demo needs its extra: pip install 'torch-plateau[demo]'"
+
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CURE}") from None
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+class Metric(str, Enum):
+    """What lanes can watch."""
+
+    f1 = "f1"
+    recall = "recall"
+    accuracy = "accuracy"
+    loss = "loss"
+
+
+@app.callback()
+def main() -> None:
+    """ReduceLROnPlateau for one model or for a million."""
+
+
+@app.command()
+def demo(
+    lanes: Annotated[int, typer.Option(min=1, help="Networks, each with a lane.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 60,
+    metric: Annotated[Metric, typer.Option(help="What the lanes watch.")] = Metric.f1,
+    imbalanced: Annotated[
+        bool,
+        typer.Option("--imbalanced", help="Find a rare digit; half of the lanes watch accuracy."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same table.")] = 0,
+    out: Annotated[Path, typer.Option(help="The picture, a PNG.")] = Path("torch-plateau-demo.png"),
+    device: Annotated[str, typer.Option(help="Only cpu in this version.")] = "cpu",
+) -> None:
+    """Train networks on scikit-learn's digits, each with its own learning rate and plateau.
+
+    Ends with a table and a picture, after some ten seconds. Nothing is downloaded.
+    """
+    if imbalanced and lanes % 2:
+        _stop(f"--lanes: expected an even number, for two halves, got {lanes}")
+    if imbalanced and metric is Metric.accuracy:
+        _stop("--metric: one half watches accuracy already; expected f1, recall or loss")
+    _check_writable(out)
+    try:
+        from rich.console import Console
+        from rich.progress import track
+
+        from . import demo as training
+        from . import demo_report as report
+    except ModuleNotFoundError as missing:
+        _stop(f"no module {missing.name!r}; {CURE}")
+    data = training.rare_digits(seed) if imbalanced else training.all_digits(seed)
+    watch = ["accuracy", metric.value] if imbalanced else [metric.value]
+    try:
+        ensemble = training.Ensemble(data, lanes, watch, seed, device)
+    except RuntimeError as error:  # the lanes refuse the device
+        _stop(str(error).splitlines()[0])
+    for _ in track(range(epochs), "Training", console=Console(stderr=True)):
+        ensemble.epoch()
+    run = ensemble.result()
+    show, draw = (report.show_rare, report.draw_rare) if imbalanced else (report.show, report.draw)
+    console = Console(highlight=False)
+    show(console, run, data)
+    try:
+        draw(run, data, out)
+    except OSError as error:
+        _stop(f"--out: {error.strerror}: {str(out)!r}")
+    console.print(f"Picture: {out}", soft_wrap=True, markup=False)
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse before the training what could not be written after it; leaves nothing behind."""
+    new = not out.exists()
+    try:
+        with out.open("ab"):
+            pass
+        if new:
+            out.unlink()
+    except OSError as error:
+        _stop(f"--out: {error.strerror}: {str(out)!r}")
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(f"torch-plateau: {message}", err=True)
+    raise typer.Exit(1)
