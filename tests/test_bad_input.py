@@ -113,7 +113,7 @@ def unreadable(*shape):
         "freed": Through(lambda call: call(freed(*shape))),
         "freed slice": Through(lambda call: call(freed(*shape, start=5))),
         "freed slice on a cache line": Through(lambda call: call(freed(*shape, start=64))),
-        "freed slice far in": Through(lambda call: call(freed(*shape, start=1_000_000))),
+        "freed slice far in": Through(lambda call: call(freed(*shape, start=4_000_000))),
         "freed parameter": Through(lambda call: call(freed(*shape, kind=Parameter))),
         "fake": Through(lambda call: call(fake(*shape))),
         "fake slice": Through(lambda call: call(fake(*shape, start=5))),

@@ -440,3 +440,11 @@ def test_a_wrapped_optimizer_is_repaired_by_the_one_inside():
     scheduler.step([2.0, 0.5])
     assert_publishes(scheduler, [0.5 * 0.1, 0.25])
     assert rates_of(inner) == rounded([0.5 * 0.1, 0.25])
+
+
+def test_settings_are_read_by_the_names_that_torch_gives_them():
+    scheduler = BatchedReduceLROnPlateau([sgd(0.1), sgd(0.2)], patience=[3, 4], mode="max")
+    assert scheduler.patience.tolist() == [3, 4]
+    assert (scheduler.mode, scheduler.factor, scheduler.cooldown) == ("max", 0.1, 0)
+    with pytest.raises(AttributeError, match="no attribute 'patients'"):
+        _ = scheduler.patients

@@ -255,17 +255,20 @@ def test_a_state_of_a_few_keys_changes_those():
 # -- rates ----------------------------------------------------------------------------------------
 
 
-def test_a_float_rate_stays_a_float_and_the_same_one_until_it_is_cut():
-    rates = [0.1 + 0.2, 1e-9, np.float64(0.25), 1]
-    ours, theirs = pair(*rates, patience=0, min_lr=[0.0, 0.0, 0.25, 0.5])
+@pytest.mark.parametrize("others", [[], [np.float64(0.25), 1]], ids=["floats", "mixed"])
+def test_a_float_rate_stays_a_float_and_the_same_one_until_it_is_cut(others):
+    rates = [0.1 + 0.2, 1e-9, 0.5 + 0.25, *others]
+    floors = [0.0, 0.0, 2.0, 0.25, 0.5]
+    ours, theirs = pair(*rates, patience=0, min_lr=floors[: len(rates)])
     groups = ours.optimizer.param_groups
     held = [group["lr"] for group in groups]
     step_both(ours, theirs, [1.0])
     assert all(group["lr"] is rate for group, rate in zip(groups, held, strict=True))
     step_both(ours, theirs, [2.0])
-    assert [type(group["lr"]) for group in groups] == [float, float, np.float64, float]
-    assert all(groups[i]["lr"] is held[i] for i in (1, 2))
-    assert rates_in(ours) == [(0.1 + 0.2) * 0.1, 1e-9, 0.25, 0.5]
+    kinds = [float, float, float, np.float64, float]
+    assert [type(group["lr"]) for group in groups] == kinds[: len(rates)]
+    assert all(groups[i]["lr"] is held[i] for i in (1, 2, 3) if i < len(rates))
+    assert rates_in(ours) == [(0.1 + 0.2) * 0.1, 1e-9, 0.75, 0.25, 0.5][: len(rates)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

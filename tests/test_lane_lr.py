@@ -187,3 +187,17 @@ def test_after_remove_the_optimizer_is_its_old_self(device):
     LaneLR(optimizer, PlateauLanes(2, 0.5, device=device)).remove()
     optimizer.step()
     assert p.flatten().tolist() == [0.0, 0.0]
+
+
+def test_a_second_lane_lr_on_one_optimizer_is_refused(device):
+    p = torch.ones(2, 1, requires_grad=True)
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    lanes = PlateauLanes(2, 0.5, device=device)
+    first = LaneLR(optimizer, lanes)
+    with pytest.raises(ValueError, match="optimizer: expected one without a LaneLR"):
+        LaneLR(optimizer, lanes)
+    first.remove()
+    LaneLR(optimizer, lanes)
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert p.flatten().tolist() == [0.5, 0.5]

@@ -32,6 +32,8 @@ namespace plateau {
 namespace {
 
 constexpr int kBlock = 512;
+constexpr int kChunk = 64;         // of lanes that are cut together: their rates are 8 bytes wide
+constexpr int kMany = kBlock / 8;  // fired lanes of a block from which cutting them together pays
 
 using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
 
@@ -160,12 +162,50 @@ std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
   return reduced;
 }
 
+/// The same for a block of which many lanes fired, all by the same settings and with one rate each:
+/// every lane of it in vector passes, again over elements of one width. Lanes that did not fire get
+/// their own rate back.
+PLATEAU_INLINE std::int64_t cut_many(const Lanes& lanes, std::int64_t begin, int count,
+                                     const std::int32_t* __restrict marks) {
+  const double factor = lanes.settings.factor.all;
+  const double min_lr = lanes.settings.min_lr.all;
+  const double eps = lanes.settings.eps.all;
+  const std::int32_t after_cut = -lanes.settings.cooldown.all;
+  double* __restrict rate = lanes.rate + begin;
+  float* __restrict published = lanes.published + begin;
+  std::int32_t* __restrict clock = lanes.clock + begin;
+  std::int32_t* __restrict num_reductions = lanes.num_reductions + begin;
+  std::uint8_t* __restrict outcome = lanes.outcome + begin;
+  alignas(64) double old[kChunk];
+  alignas(64) double lowered[kChunk];
+  alignas(64) std::int64_t fired[kChunk];
+  alignas(64) std::int32_t reduced[kChunk];
+  std::int32_t total = 0;
+  for (int i = 0; i < count; ++i) fired[i] = marks[i] & kReduced;
+  for (int i = 0; i < count; ++i) old[i] = current_rate(rate[i], published[i]);
+  for (int i = 0; i < count; ++i) lowered[i] = cut(old[i], factor, min_lr, eps);
+  for (int i = 0; i < count; ++i) lowered[i] = fired[i] ? lowered[i] : old[i];
+  for (int i = 0; i < count; ++i) fired[i] = lowered[i] < old[i];
+  for (int i = 0; i < count; ++i) rate[i] = lowered[i];
+  for (int i = 0; i < count; ++i) published[i] = static_cast<float>(lowered[i]);
+  for (int i = 0; i < count; ++i) reduced[i] = static_cast<std::int32_t>(fired[i]);
+  for (int i = 0; i < count; ++i) {
+    clock[i] = (marks[i] & kReduced) ? after_cut : clock[i];
+    num_reductions[i] += reduced[i];
+    total += reduced[i];
+    reduced[i] = (marks[i] & kImproved) | (reduced[i] * kReduced);
+  }
+  for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(reduced[i]);
+  return total;
+}
+
 template <class T>
 PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metrics) {
   constexpr Dtype kLane = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
   const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
   alignas(64) T gathered[kBlock];
   alignas(64) Marks marks;
+  const bool uniform_cut = !lanes.offsets && lanes.settings.uniform_cut();
   Fired fired[2];  // a block's lanes are cut while the rates of the next one's arrive
   Fired *now = &fired[0], *before = &fired[1];
   std::int64_t reduced = 0;
@@ -186,9 +226,17 @@ PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metric
     std::uint8_t* outcome = lanes.outcome + begin;
     for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
     if (any) {
-      std::swap(now, before);
-      find_fired(lanes, begin, count, *now);
-      reduced += cut_fired(lanes, *before);
+      std::int32_t bits = 0;
+      for (int i = 0; i < count; ++i) bits += marks[i] & kReduced;
+      if (bits >= kMany * kReduced && uniform_cut) {
+        for (int at = 0; at < count; at += kChunk) {
+          reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), marks + at);
+        }
+      } else {
+        std::swap(now, before);
+        find_fired(lanes, begin, count, *now);
+        reduced += cut_fired(lanes, *before);
+      }
     }
   }
   return reduced + cut_fired(lanes, *now);

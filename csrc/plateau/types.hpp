@@ -42,6 +42,11 @@ struct Settings {
   bool uniform_gate() const noexcept {
     return !gate_scale.each && !gate_shift.each && !maximize.each;
   }
+
+  /// Whether all lanes that fire are cut alike.
+  bool uniform_cut() const noexcept {
+    return !factor.each && !eps.each && !min_lr.each && !cooldown.each;
+  }
 };
 
 enum class Dtype : std::uint8_t {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "python/borrow.hpp"
 
+#include <algorithm>
 #include <cstdint>
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace py = pybind11;
 
@@ -14,6 +19,14 @@ struct Producer {
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
   bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
 };
+
+std::uintptr_t lowest_address() noexcept {
+  std::uintptr_t program = std::uintptr_t{1} << 22;
+#if defined(__linux__)
+  program = getauxval(AT_PHDR);
+#endif
+  return std::min(program, std::uintptr_t{1} << 32);
+}
 
 PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
 
@@ -65,6 +78,8 @@ bool borrow_unless(py::handle array, DLTensor& out, IsPlain is_plain) noexcept {
 }
 
 }  // namespace
+
+const std::uintptr_t kLowestAddress = lowest_address();
 
 bool borrow(py::handle array, DLTensor& out) noexcept {
   return borrow_unless(array, out, [](const DLTensor&) { return false; });

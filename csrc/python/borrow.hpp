@@ -25,12 +25,14 @@ bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
+/// No memory of this process lies lower: its program does not, and heaps lie above that.
+extern const std::uintptr_t kLowestAddress;
+
 /// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed
-/// storage come as a null base plus the offset of the view, and no program has memory that low.
+/// storage come as a null base plus the offset of the view.
 inline const void* data_of(const DLTensor& tensor) noexcept {
-  constexpr std::uintptr_t kLowest = std::uintptr_t{1} << 22;
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
-  return address < kLowest ? nullptr : reinterpret_cast<const void*>(address);
+  return address < kLowestAddress ? nullptr : reinterpret_cast<const void*>(address);
 }
 
 inline bool on_cpu(const DLTensor& tensor) noexcept {

@@ -51,9 +51,12 @@ def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
     if tensor.dtype not in _FITS_FLOAT64:
         raise TypeError(f"metrics: expected a real number type up to 64 bits, got {tensor.dtype}")
     if dtype == torch.float32 and tensor.dtype not in _FITS_FLOAT32:
+        cure = "metrics.float()"
+        if isinstance(metrics, (Real, Sequence)):
+            cure = "torch.tensor(metrics, dtype=torch.float32)"
         raise TypeError(
-            f"metrics: float32 lanes cannot hold {tensor.dtype} values exactly; pass "
-            "metrics.float(), or build the lanes with dtype=torch.float64"
+            f"metrics: float32 lanes cannot hold {tensor.dtype} values exactly; pass {cure}, or "
+            "build the lanes with dtype=torch.float64"
         )
     # a subclass may not offer the core's interface, or not for itself
     return tensor.detach().as_subclass(Tensor).resolve_neg()

@@ -41,7 +41,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     brings (views are put back by a hook, which copies of the optimizer do not carry).
 
     The class is one of torch's by ``isinstance``, so that trainers pass it a metric;
-    ``optimizer`` is the object handed in.
+    ``optimizer`` is the object handed in, and ``mode``, ``patience`` and the other settings read
+    as in :attr:`PlateauLanes.settings`.
 
     Raises:
         TypeError, ValueError: no optimizer, the same optimizer or param group twice, a setting out
@@ -164,6 +165,13 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
                 rate[i] = value
                 published[i] = value
         self._publish()
+
+    def __getattr__(self, name: str) -> Any:
+        # torch's names for the settings; only reached for what is no attribute
+        settings = self.__dict__["lanes"].settings if "lanes" in self.__dict__ else {}
+        if name not in settings:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return settings[name]
 
     def get_last_lr(self) -> list[Any]:
         """Return the rate of every group: floats, or clones of the tensors."""

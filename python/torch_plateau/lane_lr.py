@@ -58,8 +58,8 @@ class LaneLR:
 
     Raises:
         TypeError: the optimizer is not one of those above, with the reason.
-        ValueError: a rate that is not 1, lanes with several groups, or a parameter that is not
-            real floating point with ``n`` as first dimension.
+        ValueError: a rate that is not 1, lanes with several groups, an optimizer that has a LaneLR
+            already, or a parameter that is not real floating point with ``n`` as first dimension.
     """
 
     def __init__(self, optimizer: Optimizer, lanes: PlateauLanes) -> None:
@@ -69,6 +69,11 @@ class LaneLR:
         groups = lanes.state_dict()["groups"]
         if groups is not None and any(count != 1 for count in groups):
             raise ValueError(f"lanes: expected one rate per lane, got {len(lanes.lr)} groups")
+        hooks = optimizer._optimizer_step_pre_hooks.values()
+        if any(isinstance(getattr(hook, "__self__", None), LaneLR) for hook in hooks):
+            raise ValueError(
+                "optimizer: expected one without a LaneLR, got one that has it already"
+            )
         self.lanes = lanes
         self._old: dict[Tensor, Tensor] = {}
         self._stepping: list[Tensor] = []

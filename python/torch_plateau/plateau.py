@@ -53,6 +53,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     - Param groups that share one tensor as their rate are cut once a step, where torch cuts them
       once for each group. The floor is that of the first of them.
     - A string is no metric, where torch parses it.
+    - The core compares metrics: a subclass that overrides ``_is_better`` has no effect. One that
+      overrides ``_reduce_lr`` does.
 
     Args:
         optimizer: Whose rates are lowered; floats stay floats, tensors are written in place.

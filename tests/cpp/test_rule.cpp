@@ -134,6 +134,40 @@ void a_flat_batch_is_cut_on_step_three_and_cools_for_two() {
   }
 }
 
+void lanes_are_cut_alike_few_or_many_at_a_time() {
+  // Lane i improves on every step of which a hash is a multiple of `spread`: most lanes fire where
+  // that is seldom, few where it is often. Offsets make the batch take the lane-by-lane way.
+  for (const unsigned spread : {1U, 2U, 3U, 50U}) {
+    constexpr std::int64_t n = 3000;
+    Batch many(n);
+    Batch each(n);
+    std::vector<std::int64_t> offsets(n + 1);
+    for (std::size_t i = 0; i <= n; ++i) offsets[i] = static_cast<std::int64_t>(i);
+    each.lanes.offsets = offsets.data();
+    for (Batch* batch : {&many, &each}) {
+      batch->lanes.settings.min_lr.all = 0.05;
+      batch->published[7] = 3.0F;  // written by somebody: adopted when lane 7 is cut
+    }
+    std::vector<double> metrics(n);
+    for (unsigned step = 0; step < 40; ++step) {
+      for (unsigned i = 0; i < n; ++i) {
+        const bool improve = (i * 2654435761U + step * 40503U) / 7 % spread == 0;
+        metrics[i] = improve ? -static_cast<double>(step) : 1e9;
+      }
+      const Metrics view{metrics.data(), 1, Dtype::kFloat64};
+      CHECK(step_cpu(many.lanes, view) == step_cpu(each.lanes, view));
+      CHECK(many.clock == each.clock);
+      CHECK(many.outcome == each.outcome);
+      CHECK(many.num_reductions == each.num_reductions);
+      CHECK(many.published == each.published);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      CHECK(current_rate(many.rate[i], many.published[i]) ==
+            current_rate(each.rate[i], each.published[i]));
+    }
+  }
+}
+
 void strides_are_followed() {
   Batch batch(700);
   std::vector<double> wide(2100);
@@ -185,6 +219,7 @@ int main() {
   a_cut_respects_floor_and_eps();
   a_written_rate_wins_over_the_master();
   a_flat_batch_is_cut_on_step_three_and_cools_for_two();
+  lanes_are_cut_alike_few_or_many_at_a_time();
   strides_are_followed();
   every_group_of_a_lane_is_cut();
   small_floats_are_read_exactly();
