@@ -87,7 +87,7 @@ def machine() -> dict[str, Any]:
         "l3": _l3(),
         "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
-        "os": f"{platform.system()} {platform.release().split("-")[0]}",
+        "os": " ".join([platform.system(), platform.release().split("-")[0]]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": _version("numpy"),
