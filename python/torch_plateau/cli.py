@@ -43,7 +43,10 @@ def demo(
         typer.Option("--imbalanced", help="Find a rare digit; half of the lanes watch accuracy."),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same table.")] = 0,
-    out: Annotated[Path, typer.Option(help="The picture, a PNG.")] = Path("torch-plateau-demo.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The picture; torch-plateau-demo.png or -imbalanced.png unless told."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Only cpu in this version.")] = "cpu",
 ) -> None:
     """Train networks on scikit-learn's digits, each with its own learning rate and plateau.
@@ -54,6 +57,8 @@ def demo(
         _stop(f"--lanes: expected an even number, for two halves, got {lanes}")
     if imbalanced and metric is Metric.accuracy:
         _stop("--metric: one half watches accuracy already; expected f1, recall or loss")
+    if out is None:
+        out = Path(f"torch-plateau-{'imbalanced' if imbalanced else 'demo'}.png")
     _check_writable(out)
     try:
         from rich.console import Console

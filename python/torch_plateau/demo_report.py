@@ -164,14 +164,19 @@ def draw(run: Run, _: Data, out: Path) -> None:
     }
     when, lane = run.cuts.numpy().nonzero()
     cut = run.cuts[:, best].numpy()
-    for axes, values in ((above, run.metric.numpy()), (below, run.rates.numpy())):
-        curves = [np.column_stack([epochs, column]) for column in values.T]
+    for axes, values, style in (
+        (above, run.metric.numpy(), "default"),
+        (below, run.rates.numpy(), "steps-post"),  # a rate holds for its epoch
+    ):
+        x = epochs if axes is above else np.repeat(epochs, 2)[1:]
+        shown = values if axes is above else np.repeat(values, 2, axis=0)[:-1]
+        curves = [np.column_stack([x, column]) for column in shown.T]
         lines = LineCollection(curves, array=run.first.numpy(), linewidths=0.8, **look)
         axes.add_collection(lines)
         axes.scatter(
             epochs[when], values[when, lane], s=8, c=run.first[lane].numpy(), marker="v", **look
         )
-        axes.plot(epochs, values[:, best], "k.-", linewidth=2, markersize=3)
+        axes.plot(epochs, values[:, best], "k.-", linewidth=2, markersize=3, drawstyle=style)
         axes.plot(epochs[cut], values[cut, best], "kv", markersize=7)
         _plain(axes)
     figure.colorbar(lines, ax=[above, below], label="starting learning rate", pad=0.02, aspect=40)
