@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer, lr_scheduler
 
 from . import _core
+from ._checks import check_keys
 from ._settings import setting
-from .lanes import PlateauLanes, check_keys
+from .lanes import PlateauLanes
 from .plateau import _EPOCH_WARNING, rates_of
 
 __all__ = ["BatchedReduceLROnPlateau"]

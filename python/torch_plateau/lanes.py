@@ -10,9 +10,24 @@ import torch
 from torch import Tensor
 
 from . import _core
+from ._checks import (
+    brief,
+    check_device,
+    check_dtype,
+    check_held,
+    check_keys,
+    checked_settings,
+    count_groups,
+    loaded_field,
+    loaded_flags,
+    offsets_of,
+    per_group,
+    plain,
+    words_of,
+)
 from ._metrics import readable
-from ._settings import check_mode, gate_of, setting
-from ._tensors import check_readable, kind_of
+from ._settings import gate_of, setting
+from ._tensors import kind_of
 
 __all__ = ["PlateauLanes"]
 
@@ -67,10 +82,10 @@ class PlateauLanes:
     ) -> None:
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n: expected an integer of 0 or more, got {n!r}")
-        _check_device(device)
-        _check_dtype(dtype)
-        offsets = _offsets(n, groups)
-        settings = _checked(
+        check_device(device)
+        check_dtype(dtype)
+        offsets = offsets_of(n, groups)
+        settings = checked_settings(
             n,
             offsets,
             {
@@ -84,9 +99,9 @@ class PlateauLanes:
                 "eps": eps,
             },
         )
-        rate = _per_group("lr", lr, n, offsets)
-        rate = rate.expand(_count(n, offsets)).clone() if rate.ndim == 0 else rate
-        worst = [-math.inf if word == "max" else math.inf for word in _each(settings["mode"], n)]
+        rate = per_group("lr", lr, n, offsets)
+        rate = rate.expand(count_groups(n, offsets)).clone() if rate.ndim == 0 else rate
+        worst = [-math.inf if word == "max" else math.inf for word in words_of(settings["mode"], n)]
         self._settings: dict[str, Any] = settings
         self._state: dict[str, Tensor | None] = {
             "best": torch.tensor(worst, dtype=dtype, device=device),
@@ -215,7 +230,7 @@ class PlateauLanes:
     @property
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters: numbers and words where uniform, else one value per lane."""
-        return {name: _plain(value) for name, value in self._settings.items()}
+        return {name: plain(value) for name, value in self._settings.items()}
 
     @property
     def device(self) -> torch.device:
@@ -232,7 +247,7 @@ class PlateauLanes:
         return len(self._tensor("best"))
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={_brief(value)}" for name, value in self.settings.items())
+        settings = ", ".join(f"{name}={brief(value)}" for name, value in self.settings.items())
         groups = f", groups={len(self._lr)}" if self._state["offsets"] is not None else ""
         return f"PlateauLanes({len(self)}{groups}, {settings}, dtype={self.dtype})"
 
@@ -274,26 +289,25 @@ class PlateauLanes:
         groups = None if offsets is None else offsets.diff().tolist()
         if state_dict["groups"] != groups:
             raise ValueError(
-                f"state_dict['groups']: expected {_brief(groups)}, "
-                f"got {_brief(state_dict['groups'])}"
+                f"state_dict['groups']: expected {brief(groups)}, got {brief(state_dict['groups'])}"
             )
         check_keys("state_dict['settings']", state_dict["settings"], self._settings)
-        settings = _checked(n, offsets, state_dict["settings"])
-        bad = _loaded(state_dict, "num_bad_epochs", n)
-        cooling = _loaded(state_dict, "cooldown_counter", n)
-        improved = _flags(state_dict, "improved", n)
-        reduced = _flags(state_dict, "reduced", n)
+        settings = checked_settings(n, offsets, state_dict["settings"])
+        bad = loaded_field(state_dict, "num_bad_epochs", n)
+        cooling = loaded_field(state_dict, "cooldown_counter", n)
+        improved = loaded_flags(state_dict, "improved", n)
+        reduced = loaded_flags(state_dict, "reduced", n)
         num_steps = setting("num_steps", state_dict["num_steps"], label="state_dict['num_steps']")
         loaded = {
-            "best": _loaded(state_dict, "best", n),
+            "best": loaded_field(state_dict, "best", n),
             "clock": torch.where(cooling > 0, -cooling, bad),
             "outcome": improved * _IMPROVED + reduced * _REDUCED,
-            "num_reductions": _loaded(state_dict, "num_reductions", n),
+            "num_reductions": loaded_field(state_dict, "num_reductions", n),
             "num_steps": num_steps.view(1),
-            "rate": _loaded(state_dict, "lr", len(self._lr)),
+            "rate": loaded_field(state_dict, "lr", len(self._lr)),
         }
         loaded["published"] = loaded["rate"].float()
-        _check_held(loaded["best"], self.dtype)
+        check_held(loaded["best"], self.dtype)
         for name, value in loaded.items():
             self._tensor(name).copy_(value)
         self._settings = settings
@@ -309,10 +323,10 @@ class PlateauLanes:
         float32 cannot hold exactly.
         """
         if device is not None:
-            _check_device(device)
+            check_device(device)
         if dtype is not None and dtype != self.dtype:
-            _check_dtype(dtype)
-            _check_held(self.best, dtype)
+            check_dtype(dtype)
+            check_held(self.best, dtype)
             self._state["best"] = self.best.to(dtype)
             self._bind()
         return self
@@ -323,107 +337,3 @@ class PlateauLanes:
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self._state, self._settings = pickled["state"], pickled["settings"]
         self._bind()
-
-
-def _check_device(device: torch.device | str) -> None:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:  # torch's message lists every backend it was ever built for
-        raise RuntimeError(f"device: expected 'cpu', got {str(device)!r}") from None
-    if kind != "cpu":
-        raise RuntimeError(
-            f"device: expected 'cpu', got {str(device)!r}; "
-            "this version of torch-plateau has no CUDA kernels"
-        )
-
-
-def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float64, torch.float32):
-        raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
-
-
-def _check_held(best: Tensor, dtype: torch.dtype) -> None:
-    exact = best.to(dtype).double() == best
-    if not (exact | best.isnan()).all():
-        raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
-
-
-def _offsets(n: int, groups: Sequence[int] | None) -> Tensor | None:
-    if groups is None:
-        return None
-    counts = list(groups) if isinstance(groups, Sequence) else [None]
-    if len(counts) != n or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError(f"groups: expected {n} counts of 0 or more, got {_brief(groups)}")
-    return torch.tensor([0, *counts], dtype=torch.int64, device="cpu").cumsum(0)
-
-
-def _count(n: int, offsets: Tensor | None) -> int:
-    return n if offsets is None else int(offsets[-1])
-
-
-def _per_group(name: str, value: object, n: int, offsets: Tensor | None) -> Tensor:
-    """Check a setting of groups; one per lane is spread over the lane's groups."""
-    total = _count(n, offsets)
-    values = setting(name, value, total, n)
-    if values.ndim == 1 and len(values) != total and offsets is not None:
-        values = values.repeat_interleave(offsets.diff())
-    return values
-
-
-def _checked(n: int, offsets: Tensor | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    checked: dict[str, Any] = {
-        "mode": check_mode("mode", given["mode"], n),
-        "factor": setting("factor", given["factor"], n),
-        "patience": setting("patience", given["patience"], n),
-        "threshold": setting("threshold", given["threshold"], n),
-        "threshold_mode": check_mode("threshold_mode", given["threshold_mode"], n),
-        "cooldown": setting("cooldown", given["cooldown"], n),
-        "min_lr": _per_group("min_lr", given["min_lr"], n, offsets),
-        "eps": setting("eps", given["eps"], n),
-    }
-    return checked
-
-
-def check_keys(label: str, given: Any, expected: Mapping[str, Any]) -> None:
-    """Refuse a mapping that has not exactly the keys of ``expected``."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{label}: expected a mapping, got {kind_of(given)}")
-    if set(given) != set(expected):
-        odd = sorted(set(expected).symmetric_difference(given))
-        raise KeyError(
-            f"{label}: missing or unknown keys {odd}; expected the keys {sorted(expected)}"
-        )
-
-
-def _loaded(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
-    value, label = state_dict[name], f"state_dict[{name!r}]"
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{label}: expected a tensor of shape ({size},), got {kind_of(value)}")
-    return setting(name, value, size, scalar=False, label=label)
-
-
-def _flags(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
-    value, label = state_dict[name], f"state_dict[{name!r}]"
-    if not isinstance(value, Tensor) or value.dtype != torch.bool or value.shape != (size,):
-        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
-        raise ValueError(f"{label}: expected a bool tensor of shape ({size},), got {got}")
-    check_readable(value, label)
-    return value.to("cpu", torch.uint8)
-
-
-def _each(words: str | list[str], n: int) -> list[str]:
-    return [words] * n if isinstance(words, str) else words
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.item() if value.ndim == 0 else value.clone()
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"[{value.min():g} .. {value.max():g}]" if value.numel() else "[]"
-    if isinstance(value, list):
-        return repr(value) if len(value) <= 6 else f"[{len(value)} values]"
-    return repr(value)
