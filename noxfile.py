@@ -3,7 +3,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["nox"]
 # ///
-"""One session a chore: nox -s tests, lint, types, stubs, cpp, bench, demo."""
+"""One session a chore: nox -s tests, lint, types, stubs, cpp, bench."""
 
 import pathlib
 import tempfile
@@ -76,6 +76,6 @@ def cpp(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure, write benchmarks/results/*.json and the README's table."""
-    install(session, ".")
+    install(session, ".", "numpy")
     session.run("python", "benchmarks/run.py", *session.posargs)
     session.run("python", "benchmarks/table.py")
