@@ -313,8 +313,8 @@ class Optax:
         self.now.scale.block_until_ready()
 
     def state(self) -> State:
-        """Refuse: the decisions are others."""
-        raise NotImplementedError
+        """Refuse: there is nothing to compare."""
+        raise TypeError("optax is timed only: it counts patience otherwise")
 
 
 def optax_versions() -> dict[str, str | None]:

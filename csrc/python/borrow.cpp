@@ -23,7 +23,7 @@ struct Producer {
 std::uintptr_t lowest_address() noexcept {
   std::uintptr_t program = std::uintptr_t{1} << 22;
 #if defined(__linux__)
-  program = getauxval(AT_PHDR);
+  if (const auto header = getauxval(AT_PHDR)) program = header;
 #endif
   return std::min(program, std::uintptr_t{1} << 32);
 }
@@ -42,8 +42,8 @@ Producer inspect(PyObject* type) noexcept {
     }
     Py_DECREF(capsule);
   }
+  PyErr_Clear();  // no interface is no error
   producer.can_be_negated = PyObject_HasAttr(type, kIsNeg) == 1;
-  PyErr_Clear();
   return producer;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Noticing that somebody replaced a learning rate, at the price of a pointer comparison a group.
+// The rates in an optimizer's param groups: noticing, at the price of a pointer comparison a group,
+// that somebody replaced one, and cutting them.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,8 +76,8 @@ def checked_settings(n: int, offsets: Tensor | None, given: Mapping[str, Any]) -
     }
 
 
-def check_keys(label: str, given: Any, expected: Mapping[str, Any]) -> None:
-    """Refuse a mapping that has not exactly the keys of ``expected``."""
+def check_keys(label: str, given: Any, expected: Collection[str]) -> None:
+    """Refuse a mapping that has not exactly the keys ``expected``."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{label}: expected a mapping, got {kind_of(given)}")
     if set(given) != set(expected):

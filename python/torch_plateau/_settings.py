@@ -21,36 +21,28 @@ class _Range(NamedTuple):
     expected: str
 
 
-def _finite(v: Tensor) -> Tensor:
-    return v.isfinite()
-
-
-def _not_negative(v: Tensor) -> Tensor:
-    return v.isfinite() & (v >= 0)
-
-
-def _count(v: Tensor) -> Tensor:
-    # INT32_MAX itself is left out: the clock must be able to go one past the patience
-    return (v >= 0) & (v < INT32_MAX) & (v == v.floor())
-
-
 def _whole(v: Tensor) -> Tensor:
     return (v >= 0) & (v < 2**53) & (v == v.floor())
 
 
+_RATE = _Range(torch.float64, lambda v: v.isfinite() & (v >= 0), "finite and not negative")
+# INT32_MAX itself is left out: the clock must be able to go one past the patience
+_COUNT = _Range(
+    torch.int32, lambda v: _whole(v) & (v < INT32_MAX), f"an integer from 0 to {INT32_MAX - 1}"
+)
 _RANGES = {
-    "lr": _Range(torch.float64, _not_negative, "finite and not negative"),
+    "lr": _RATE,
     "factor": _Range(torch.float64, lambda v: (v > 0) & (v < 1), "above 0 and below 1"),
-    "patience": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
-    "threshold": _Range(torch.float64, _finite, "finite"),
-    "cooldown": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
-    "min_lr": _Range(torch.float64, _not_negative, "finite and not negative"),
-    "eps": _Range(torch.float64, _not_negative, "finite and not negative"),
+    "patience": _COUNT,
+    "threshold": _Range(torch.float64, torch.isfinite, "finite"),
+    "cooldown": _COUNT,
+    "min_lr": _RATE,
+    "eps": _RATE,
     # the state, as it may be set or loaded
     "best": _Range(torch.float64, lambda v: v == v, "a number"),
-    "num_bad_epochs": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
-    "cooldown_counter": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
-    "num_reductions": _Range(torch.int32, _count, f"an integer from 0 to {INT32_MAX - 1}"),
+    "num_bad_epochs": _COUNT,
+    "cooldown_counter": _COUNT,
+    "num_reductions": _COUNT,
     "num_steps": _Range(torch.int64, _whole, "an integer of 0 or more"),
     "last_epoch": _Range(torch.int64, lambda v: _whole(v.abs()), "an integer"),
 }

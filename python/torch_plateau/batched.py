@@ -15,7 +15,7 @@ from . import _core
 from ._checks import check_keys
 from ._settings import setting
 from .lanes import PlateauLanes
-from .plateau import _EPOCH_WARNING, rates_of
+from .plateau import EPOCH_WARNING, rates_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
 
@@ -108,7 +108,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         finite number.
         """
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
         self._adopt_if_replaced()
         reduced = self.lanes._step(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
@@ -203,7 +203,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         Raises KeyError, TypeError or ValueError, with nothing changed, as
         :meth:`PlateauLanes.load_state_dict` does.
         """
-        check_keys("state_dict", state_dict, {"lanes": None, "last_epoch": None})
+        check_keys("state_dict", state_dict, ("lanes", "last_epoch"))
         label = "state_dict['last_epoch']"
         last_epoch = int(setting("last_epoch", state_dict["last_epoch"], label=label))
         self._check_groups()

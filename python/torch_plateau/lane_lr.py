@@ -66,8 +66,7 @@ class LaneLR:
         _check_linear(optimizer)
         if not isinstance(lanes, PlateauLanes):
             raise TypeError(f"lanes: expected PlateauLanes, got {type(lanes).__name__}")
-        groups = lanes.state_dict()["groups"]
-        if groups is not None and any(count != 1 for count in groups):
+        if any(count != 1 for count in lanes.groups or ()):
             raise ValueError(f"lanes: expected one rate per lane, got {len(lanes.lr)} groups")
         hooks = optimizer._optimizer_step_pre_hooks.values()
         if any(isinstance(getattr(hook, "__self__", None), LaneLR) for hook in hooks):

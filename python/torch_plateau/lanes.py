@@ -32,6 +32,18 @@ from ._tensors import kind_of
 __all__ = ["PlateauLanes"]
 
 _IMPROVED, _REDUCED = 1, 2  # bits of the outcome byte, csrc/plateau/types.hpp
+_STATE_KEYS = (
+    "best",
+    "num_bad_epochs",
+    "cooldown_counter",
+    "improved",
+    "reduced",
+    "num_reductions",
+    "num_steps",
+    "lr",
+    "groups",
+    "settings",
+)
 
 
 class PlateauLanes:
@@ -233,6 +245,12 @@ class PlateauLanes:
         return {name: plain(value) for name, value in self._settings.items()}
 
     @property
+    def groups(self) -> list[int] | None:
+        """How many rates each lane owns; None for one each."""
+        offsets = self._state["offsets"]
+        return None if offsets is None else offsets.diff().tolist()
+
+    @property
     def device(self) -> torch.device:
         """Where the state lives."""
         return self._lr.device
@@ -260,7 +278,6 @@ class PlateauLanes:
         ``num_reductions``, ``num_steps``, ``lr`` (float64, one per group), ``groups`` (rates per
         lane, or None for one each) and ``settings``.
         """
-        offsets = self._state["offsets"]
         return {
             "best": self.best.clone(),
             "num_bad_epochs": self.num_bad_epochs,
@@ -270,7 +287,7 @@ class PlateauLanes:
             "num_reductions": self.num_reductions.clone(),
             "num_steps": int(self.num_steps),
             "lr": self.lr_master,
-            "groups": None if offsets is None else offsets.diff().tolist(),
+            "groups": self.groups,
             "settings": self.settings,
         }
 
@@ -284,9 +301,8 @@ class PlateauLanes:
         number of lanes or groups, missing or unknown keys, settings out of range, or a ``best``
         that float32 lanes cannot hold exactly.
         """
-        check_keys("state_dict", state_dict, self.state_dict())
-        n, offsets = len(self), self._state["offsets"]
-        groups = None if offsets is None else offsets.diff().tolist()
+        check_keys("state_dict", state_dict, _STATE_KEYS)
+        n, offsets, groups = len(self), self._state["offsets"], self.groups
         if state_dict["groups"] != groups:
             raise ValueError(
                 f"state_dict['groups']: expected {brief(groups)}, got {brief(state_dict['groups'])}"

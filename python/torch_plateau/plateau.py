@@ -15,9 +15,9 @@ from ._metrics import one_metric
 from ._settings import check_mode, gate_of, setting
 from ._tensors import kind_of
 
-__all__ = ["ReduceLROnPlateau", "rates_of"]
+__all__ = ["EPOCH_WARNING", "ReduceLROnPlateau", "rates_of"]
 
-_EPOCH_WARNING = (
+EPOCH_WARNING = (
     "The epoch parameter of scheduler.step() is deprecated: call scheduler.step(metrics) alone"
 )
 # What torch's class keeps in its state_dict, and the core or a property here keeps instead.
@@ -126,7 +126,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         after ``min_lr`` was given as a list.
         """
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
         answer = self._lane.step(metrics, self.optimizer.param_groups, self._last_lr)
         if answer or epoch is not None:
             self._finish_step(answer, metrics, epoch)
