@@ -9,7 +9,8 @@
 #include <cstring>
 #include <utility>
 
-#include "cpu/metric.hpp"
+#include "plateau/group.hpp"
+#include "plateau/metric.hpp"
 #include "plateau/rule.hpp"
 
 // One binary, the best vector unit of the machine it runs on: the loader picks the clone.
@@ -34,6 +35,17 @@ namespace {
 constexpr int kBlock = 512;
 constexpr int kChunk = 64;         // of lanes that are cut together: their rates are 8 bytes wide
 constexpr int kMany = kBlock / 8;  // fired lanes of a block from which cutting them together pays
+
+/// Copies elements [begin, begin + count) of `metrics` into `out` as T.
+template <class T>
+void gather(const Metrics& metrics, std::int64_t begin, std::int64_t count, T* out) noexcept {
+  visit(metrics.dtype, [&](auto* tag) {
+    const auto* from = static_cast<decltype(tag)>(metrics.data) + begin * metrics.stride;
+    for (std::int64_t i = 0; i < count; ++i) {
+      out[i] = static_cast<T>(value(from[i * metrics.stride]));
+    }
+  });
+}
 
 using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
 
@@ -98,18 +110,11 @@ PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int
 
 /// Lowers the rates of one lane. Returns whether any of them changed.
 bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
-  const Settings& settings = lanes.settings;
   const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
   const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
   bool reduced = false;
   for (std::int64_t group = first; group < last; ++group) {
-    const double old = current_rate(lanes.rate[group], lanes.published[group]);
-    const double rate = cut(old, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
-    if (rate < old) {
-      lanes.rate[group] = rate;
-      lanes.published[group] = static_cast<float>(rate);
-      reduced = true;
-    }
+    reduced |= cut_group(lanes, lane, group);
   }
   return reduced;
 }
@@ -267,12 +272,11 @@ bool holds(Dtype lanes, Dtype metric) noexcept {
 }
 
 double read(const void* element, Dtype dtype) noexcept {
-  double out;
-  gather(Metrics{element, 1, dtype}, 0, 1, &out);
-  return out;
+  return metric_at<double>(Metrics{element, 1, dtype}, 0);
 }
 
 std::int64_t step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept {
+  if (lanes.n == 0) return 0;
   ++*lanes.num_steps;
   return lanes.best_dtype == Dtype::kFloat32 ? step_f32(lanes, metrics) : step_f64(lanes, metrics);
 }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "plateau/config.hpp"
+
 namespace plateau {
 
 /// The value that a metric must beat: `best * scale + shift`, from below (min) or above (max).
@@ -25,7 +27,7 @@ struct Setting {
   const T* each = nullptr;
   T all{};
 
-  T operator[](std::int64_t i) const noexcept { return each ? each[i] : all; }
+  PLATEAU_HD T operator[](std::int64_t i) const noexcept { return each ? each[i] : all; }
 };
 
 struct Settings {
@@ -88,6 +90,7 @@ struct Lanes {
   double* rate;
   float* published;
   const std::int64_t* offsets;
+  std::int64_t num_groups;
   Settings settings;
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "plateau/config.hpp"
 #include "plateau/types.hpp"
 
 namespace plateau {
@@ -21,7 +22,7 @@ struct Bool {
 };
 
 template <class To, class From>
-To bit_cast(From from) noexcept {
+PLATEAU_HD To bit_cast(From from) noexcept {
   static_assert(sizeof(To) == sizeof(From));
   To to;
   std::memcpy(&to, &from, sizeof to);
@@ -29,7 +30,7 @@ To bit_cast(From from) noexcept {
 }
 
 /// IEEE binary16, by integer arithmetic alone: right even where subnormal floats are flushed.
-inline double value(Half h) noexcept {
+PLATEAU_HD inline double value(Half h) noexcept {
   const std::uint64_t sign = static_cast<std::uint64_t>(h.bits >> 15) << 63;
   const unsigned exponent = (h.bits >> 10) & 31U;
   const std::uint64_t mantissa = h.bits & 1023U;
@@ -40,18 +41,18 @@ inline double value(Half h) noexcept {
   const std::uint64_t wide = exponent == 31 ? 2047U : exponent + (1023U - 15U);
   return bit_cast<double>(sign | (wide << 52) | (mantissa << 42));
 }
-inline float value(BFloat b) noexcept {
+PLATEAU_HD inline float value(BFloat b) noexcept {
   return bit_cast<float>(static_cast<std::uint32_t>(b.bits) << 16);
 }
-inline float value(Bool b) noexcept { return b.byte ? 1.0F : 0.0F; }
+PLATEAU_HD inline float value(Bool b) noexcept { return b.byte ? 1.0F : 0.0F; }
 template <class T>
-T value(T number) noexcept {
+PLATEAU_HD T value(T number) noexcept {
   return number;
 }
 
 /// Calls `body` with a null pointer whose type is the element type of `dtype`.
 template <class Body>
-auto visit(Dtype dtype, Body&& body) {
+PLATEAU_HD auto visit(Dtype dtype, Body&& body) {
   switch (dtype) {
     case Dtype::kBool:
       return body(static_cast<const Bool*>(nullptr));
@@ -83,14 +84,11 @@ auto visit(Dtype dtype, Body&& body) {
   return body(static_cast<const double*>(nullptr));
 }
 
-/// Copies elements [begin, begin + count) of `metrics` into `out` as T.
+/// Element i as T, which must hold it exactly (double rounds 64-bit integers as Python does).
 template <class T>
-void gather(const Metrics& metrics, std::int64_t begin, std::int64_t count, T* out) noexcept {
-  visit(metrics.dtype, [&](auto* tag) {
-    const auto* from = static_cast<decltype(tag)>(metrics.data) + begin * metrics.stride;
-    for (std::int64_t i = 0; i < count; ++i) {
-      out[i] = static_cast<T>(value(from[i * metrics.stride]));
-    }
+PLATEAU_HD T metric_at(const Metrics& metrics, std::int64_t i) {
+  return visit(metrics.dtype, [&](auto* tag) {
+    return static_cast<T>(value(static_cast<decltype(tag)>(metrics.data)[i * metrics.stride]));
   });
 }
 

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// In place of step.cu where there is no nvcc.
+#include <stdexcept>
+
+#include "plateau/step.hpp"
+
+namespace plateau {
+namespace {
+
+[[noreturn]] void refuse() {
+  throw std::runtime_error(
+      "torch-plateau was built without CUDA kernels: put nvcc on PATH and install it again "
+      "(TORCH_PLATEAU_CUDA=ON says why where that fails)");
+}
+
+}  // namespace
+
+void step_cuda(const Lanes&, const Metrics&, int, void*) { refuse(); }
+void prepare_cuda(int) { refuse(); }
+CudaBuild cuda_build() noexcept { return {"", ""}; }
+int cuda_device_count() noexcept { return 0; }
+
+}  // namespace plateau

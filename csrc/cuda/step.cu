@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Launches: which kernel, how many threads, on whose device and stream.
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda/check.cuh"
+#include "cuda/kernel.cuh"
+#include "plateau/step.hpp"
+
+namespace plateau {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWide = 4;                        // lanes a thread, where that is worth it:
+constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
+constexpr std::uintptr_t kAligned = 16;
+
+unsigned blocks(std::int64_t items, std::int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), unsigned grid, unsigned block, void* stream, A... args) {
+  void* pointers[] = {&args...};
+  static_assert((std::is_same_v<std::remove_const_t<P>, A> && ...));
+  PLATEAU_CUDA(cudaLaunchKernel(kernel, dim3(grid), dim3(block), pointers, 0,
+                                static_cast<cudaStream_t>(stream)));
+}
+
+template <class T, class M, int kWidth>
+void launch_lanes(const Lanes& lanes, const Metrics& metrics, void* stream) {
+  launch(&step_lanes<T, M, kWidth>, blocks(lanes.n, kThreads * kWidth), kThreads, stream, lanes,
+         metrics);
+}
+
+/// Whether `metrics` is a plain array of `dtype` that can be read 16 bytes at a time.
+bool is_plain(const Metrics& metrics, Dtype dtype) {
+  return metrics.dtype == dtype && metrics.stride == 1 &&
+         reinterpret_cast<std::uintptr_t>(metrics.data) % kAligned == 0;
+}
+
+bool is_aligned(const Lanes& lanes) {
+  const auto on_boundary = [](const void* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % kAligned == 0;
+  };
+  return on_boundary(lanes.best) && on_boundary(lanes.clock) && on_boundary(lanes.outcome);
+}
+
+template <class T>
+void launch_groups(const Lanes& lanes, const Metrics& metrics, void* stream) {
+  const std::int64_t mean = lanes.num_groups / lanes.n;
+  const std::int64_t per_block =
+      std::clamp<std::int64_t>(kGroupThreads / std::max<std::int64_t>(mean, 1), 1, kLanesPerBlock);
+  const unsigned threads = mean < kGroupThreads ? kThreads : kGroupThreads;
+  launch(&step_groups<T>, blocks(lanes.n, per_block), threads, stream, lanes, metrics,
+         static_cast<int>(per_block));
+}
+
+template <class T>
+void step_on(const Lanes& lanes, const Metrics& metrics, void* stream) {
+  constexpr bool kDouble = sizeof(T) == 8;
+  const bool wide = lanes.n >= kFillsDevice && is_aligned(lanes);
+  if (lanes.offsets) {
+    launch_groups<T>(lanes, metrics, stream);
+  } else if (wide && kDouble && is_plain(metrics, Dtype::kFloat64)) {
+    launch_lanes<T, T, kWide>(lanes, metrics, stream);
+  } else if (wide && is_plain(metrics, Dtype::kFloat32)) {
+    launch_lanes<T, float, kWide>(lanes, metrics, stream);
+  } else {
+    launch_lanes<T, Any, 1>(lanes, metrics, stream);
+  }
+}
+
+template <class... P>
+void load(void (*kernel)(P...)) {
+  cudaFuncAttributes attributes;
+  PLATEAU_CUDA(cudaFuncGetAttributes(&attributes, kernel));
+}
+
+template <class T>
+void load_all() {
+  load(&step_lanes<T, T, kWide>);
+  load(&step_lanes<T, float, kWide>);
+  load(&step_lanes<T, Any, 1>);
+  load(&step_groups<T>);
+}
+
+}  // namespace
+
+void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* stream) {
+  if (lanes.n == 0) return;
+  const DeviceGuard guard(device);
+  if (lanes.best_dtype == Dtype::kFloat32) {
+    step_on<float>(lanes, metrics, stream);
+  } else {
+    step_on<double>(lanes, metrics, stream);
+  }
+}
+
+void prepare_cuda(int device) {
+  const DeviceGuard guard(device);
+  load_all<float>();
+  load_all<double>();
+}
+
+#define PLATEAU_TEXT(...) #__VA_ARGS__
+#define PLATEAU_TEXT_OF(...) PLATEAU_TEXT(__VA_ARGS__)
+
+CudaBuild cuda_build() noexcept {
+  return {PLATEAU_TEXT_OF(__CUDACC_VER_MAJOR__.__CUDACC_VER_MINOR__),
+          PLATEAU_TEXT_OF(__CUDA_ARCH_LIST__)};
+}
+
+int cuda_device_count() noexcept {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+}  // namespace plateau

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// As much of CUDA as csrc/cuda needs, on the host: a thread for each thread of a block, one block
+// after another. It lets the kernels and their launches be tested, and searched for races and bad
+// accesses with the compiler's sanitizers, where there is no GPU. It says nothing about speed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "barrier.hpp"
+
+#define __global__
+#define __device__
+#define __shared__ static  // one block at a time
+#define __launch_bounds__(threads)
+
+struct dim3 {
+  constexpr explicit dim3(unsigned width) : x(width) {}
+  unsigned x;
+};
+
+namespace emulation {
+
+inline thread_local dim3 thread_index{0}, block_index{0}, block_size{0};
+inline thread_local bool synchronised = false;
+inline Barrier* barrier = nullptr;
+inline int device = 0;          // that is current
+inline int launches = 0;        // so far
+inline void* stream = nullptr;  // of the last launch
+inline int launched_on = -1;    // device of the last launch
+inline int failing = 0;         // the status that every call but the cleaning up ones returns
+
+template <class... P, std::size_t... kAt>
+void call(void (*kernel)(P...), void** arguments, std::index_sequence<kAt...>) {
+  kernel(*static_cast<P*>(arguments[kAt])...);
+}
+
+template <class... P>
+void run(void (*kernel)(P...), unsigned grid, unsigned block, void** arguments) {
+  Barrier all(static_cast<int>(block));
+  barrier = &all;
+  const auto body = [&](unsigned index) {
+    thread_index.x = index;
+    block_size.x = block;
+    for (block_index.x = 0; block_index.x < grid; ++block_index.x) {
+      synchronised = false;
+      call(kernel, arguments, std::index_sequence_for<P...>{});
+      if (synchronised) all.wait(0);  // the next block uses the same shared memory
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < block; ++i) threads.emplace_back(body, i);
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace emulation
+
+#define threadIdx ::emulation::thread_index
+#define blockIdx ::emulation::block_index
+#define blockDim ::emulation::block_size
+
+inline int __syncthreads_or(int value) {
+  emulation::synchronised = true;
+  return emulation::barrier->wait(value);
+}
+inline void __syncthreads() { __syncthreads_or(0); }
+inline int atomicOr(int* address, int value) {
+  return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
+}
+
+inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+
+using cudaError_t = int;
+using cudaStream_t = void*;
+struct cudaFuncAttributes {};
+constexpr cudaError_t cudaSuccess = 0;
+constexpr int cudaMemcpyDefault = 4;
+
+inline cudaError_t cudaGetLastError() { return std::exchange(emulation::failing, 0); }
+inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
+inline const char* cudaGetErrorString(cudaError_t) { return "made to fail"; }
+
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, emulation::failing; }
+inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::device, 0; }
+inline cudaError_t cudaSetDevice(int device) { return emulation::device = device, 0; }
+
+inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return 0;
+}
+inline cudaError_t cudaFree(void* memory) { return std::free(memory), 0; }
+inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, int) {
+  return bytes ? (std::memcpy(to, from, bytes), 0) : 0;
+}
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  return emulation::failing;
+}
+
+template <class... P>
+cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block, void** arguments,
+                             std::size_t, cudaStream_t stream) {
+  if (emulation::failing) return emulation::failing;
+  if (grid.x == 0 || block.x == 0 || block.x > 1024) return 9;  // cudaErrorInvalidConfiguration
+  ++emulation::launches;
+  emulation::stream = stream;
+  emulation::launched_on = emulation::device;
+  emulation::run(kernel, grid.x, block.x, arguments);
+  return 0;
+}

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The very source of the kernels and their launches, compiled for the host.
+#include "cuda/step.cu"
