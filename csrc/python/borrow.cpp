@@ -17,6 +17,7 @@ namespace {
 struct Producer {
   PyObject* type = nullptr;  // owned, so that the address cannot be reused
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
+  CurrentStream current_stream = nullptr;
   bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
 };
 
@@ -39,6 +40,7 @@ Producer inspect(PyObject* type) noexcept {
         static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
     if (api && api->header.version.major == DLPACK_MAJOR_VERSION) {
       producer.describe = api->dltensor_from_py_object_no_sync;
+      producer.current_stream = api->current_work_stream;
     }
     Py_DECREF(capsule);
   }
@@ -89,6 +91,10 @@ bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
   return borrow_unless(array, out, [](const DLTensor& tensor) {
     return tensor.ndim == 0 && reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0;
   });
+}
+
+CurrentStream current_stream_of(py::handle array) noexcept {
+  return producer_of(array).current_stream;
 }
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept {

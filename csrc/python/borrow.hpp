@@ -23,6 +23,12 @@ bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 /// (It could be in misaligned memory of another library, or by as_strided to a real half.)
 bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
 
+/// Asks a library which of its streams is current on a device; see DLPackCurrentWorkStream.
+using CurrentStream = decltype(DLPackExchangeAPI::current_work_stream);
+
+/// The one of the library that `array` belongs to, null if it has no exchange API.
+CurrentStream current_stream_of(pybind11::handle array) noexcept;
+
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
 /// No memory of this process lies lower: its program does not, and heaps lie above that.

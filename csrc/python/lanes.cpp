@@ -34,78 +34,109 @@ constexpr Dtype dtype_for() {
   return Dtype::kUInt8;
 }
 
-/// The tensor named `name`, which must be contiguous, on the CPU and of rank 1 (or 0, if allowed).
-DLTensor described(const char* name, py::handle array, bool scalar_allowed = false) {
-  DLTensor tensor;
-  const bool fits = borrow(array, tensor) && on_cpu(tensor) &&
-                    (tensor.ndim == 1 || (scalar_allowed && tensor.ndim == 0)) &&
-                    (tensor.ndim == 0 || tensor.shape[0] < 2 || tensor.strides[0] == 1);
-  if (!fits) throw std::invalid_argument(std::string(name) + ": expected a contiguous CPU tensor");
-  return tensor;
+bool same(DLDevice one, DLDevice other) {
+  return one.device_type == other.device_type && one.device_id == other.device_id;
 }
 
-template <class T>
-T* pointer(const char* name, const DLTensor& tensor, std::int64_t size) {
-  if (dtype_of(tensor.dtype) != dtype_for<T>()) {
-    throw std::invalid_argument(std::string(name) + ": wrong dtype");
+/// Tensors that must be contiguous, of rank 1 and on one device, the first one's.
+class Described {
+ public:
+  explicit Described(const Named& tensors) : tensors_(tensors) {}
+
+  DLTensor operator()(const char* name) {
+    DLTensor tensor;
+    const bool fits = borrow(tensors_[name], tensor) && tensor.ndim == 1 &&
+                      (tensor.shape[0] < 2 || tensor.strides[0] == 1);
+    if (!fits) throw std::invalid_argument(std::string(name) + ": expected a contiguous vector");
+    if (!known_) device = tensor.device;
+    known_ = true;
+    if (!same(device, tensor.device)) {
+      throw std::invalid_argument(std::string(name) + ": on another device");
+    }
+    return tensor;
   }
-  if (tensor.ndim == 1 && tensor.shape[0] != size) {
-    throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
-                                " values, got " + std::to_string(tensor.shape[0]));
+
+  template <class T>
+  T* pointer(const char* name, std::int64_t size) {
+    const DLTensor tensor = (*this)(name);
+    if (dtype_of(tensor.dtype) != dtype_for<T>()) {
+      throw std::invalid_argument(std::string(name) + ": wrong dtype");
+    }
+    if (tensor.shape[0] != size) {
+      throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
+                                  " values, got " + std::to_string(tensor.shape[0]));
+    }
+    return static_cast<T*>(const_cast<void*>(data_of(tensor)));
   }
-  return static_cast<T*>(const_cast<void*>(data_of(tensor)));
-}
 
-template <class T>
-T* pointer(const char* name, py::handle array, std::int64_t size) {
-  return pointer<T>(name, described(name, array), size);
-}
+  /// A number is one value for all lanes; a tensor holds one per lane (or per group).
+  template <class T>
+  Setting<T> setting(const char* name, std::int64_t size) {
+    const py::object value = tensors_[name];
+    if (!py::isinstance<py::float_>(value)) return Setting<T>{pointer<T>(name, size), T{}};
+    return Setting<T>{nullptr, static_cast<T>(value.cast<double>())};
+  }
 
-/// A 0-d tensor is one value for all lanes; a 1-d tensor holds one per lane (or per group).
-template <class T>
-Setting<T> setting(const Named& settings, const char* name, std::int64_t size) {
-  const DLTensor tensor = described(name, settings[name], true);
-  T* data = pointer<T>(name, tensor, size);
-  return tensor.ndim == 0 ? Setting<T>{nullptr, *data} : Setting<T>{data, T{}};
-}
+  bool known() const { return known_; }
+
+  DLDevice device{};
+
+ private:
+  const Named& tensors_;
+  bool known_ = false;
+};
 
 class Batch {
  public:
   Batch(const Named& state, const Named& settings) : owners_(py::make_tuple(state, settings)) {
-    const DLTensor best = described("best", state["best"]);
-    const DLTensor rate = described("rate", state["rate"]);
+    Described given(state);
+    const DLTensor best = given("best");
     const std::int64_t n = best.shape[0];
-    const std::int64_t groups = rate.shape[0];
+    const std::int64_t groups = given("rate").shape[0];
+    device_ = given.device;
     lanes_.n = n;
     lanes_.best_dtype = dtype_of(best.dtype).value_or(Dtype::kBool);
     if (lanes_.best_dtype == Dtype::kFloat32) {
-      lanes_.best = pointer<float>("best", best, n);
+      lanes_.best = given.pointer<float>("best", n);
     } else {
-      lanes_.best = pointer<double>("best", best, n);
+      lanes_.best = given.pointer<double>("best", n);
     }
-    lanes_.clock = pointer<std::int32_t>("clock", state["clock"], n);
-    lanes_.outcome = pointer<std::uint8_t>("outcome", state["outcome"], n);
-    lanes_.num_reductions = pointer<std::int32_t>("num_reductions", state["num_reductions"], n);
-    lanes_.num_steps = pointer<std::int64_t>("num_steps", state["num_steps"], 1);
-    lanes_.rate = pointer<double>("rate", rate, groups);
-    lanes_.published = pointer<float>("published", state["published"], groups);
-    lanes_.offsets = state["offsets"].is_none()
-                         ? nullptr
-                         : pointer<std::int64_t>("offsets", state["offsets"], n + 1);
+    lanes_.clock = given.pointer<std::int32_t>("clock", n);
+    lanes_.outcome = given.pointer<std::uint8_t>("outcome", n);
+    lanes_.num_reductions = given.pointer<std::int32_t>("num_reductions", n);
+    lanes_.num_steps = given.pointer<std::int64_t>("num_steps", 1);
+    lanes_.rate = given.pointer<double>("rate", groups);
+    lanes_.published = given.pointer<float>("published", groups);
+    lanes_.num_groups = groups;
+    lanes_.offsets =
+        state["offsets"].is_none() ? nullptr : given.pointer<std::int64_t>("offsets", n + 1);
     if (!lanes_.offsets && groups != n) throw std::invalid_argument("rate: one per lane");
-    lanes_.settings.gate_scale = setting<double>(settings, "gate_scale", n);
-    lanes_.settings.gate_shift = setting<double>(settings, "gate_shift", n);
-    lanes_.settings.maximize = setting<std::uint8_t>(settings, "maximize", n);
-    lanes_.settings.patience = setting<std::int32_t>(settings, "patience", n);
-    lanes_.settings.cooldown = setting<std::int32_t>(settings, "cooldown", n);
-    lanes_.settings.factor = setting<double>(settings, "factor", n);
-    lanes_.settings.eps = setting<double>(settings, "eps", n);
-    lanes_.settings.min_lr = setting<double>(settings, "min_lr", groups);
+    Described chosen(settings);
+    lanes_.settings.gate_scale = chosen.setting<double>("gate_scale", n);
+    lanes_.settings.gate_shift = chosen.setting<double>("gate_shift", n);
+    lanes_.settings.maximize = chosen.setting<std::uint8_t>("maximize", n);
+    lanes_.settings.patience = chosen.setting<std::int32_t>("patience", n);
+    lanes_.settings.cooldown = chosen.setting<std::int32_t>("cooldown", n);
+    lanes_.settings.factor = chosen.setting<double>("factor", n);
+    lanes_.settings.eps = chosen.setting<double>("eps", n);
+    lanes_.settings.min_lr = chosen.setting<double>("min_lr", groups);
+    if (chosen.known() && !same(chosen.device, device_)) {
+      throw std::invalid_argument("settings: on another device");
+    }
+    if (device_.device_type == kDLCUDA) {
+      current_stream_ = current_stream_of(state["best"]);
+      prepare_cuda(device_.device_id);
+    } else if (!on_cpu(best)) {
+      throw std::invalid_argument("best: expected a CPU or CUDA tensor");
+    }
   }
 
-  std::int64_t step(py::handle array) noexcept {
+  /// Throws only what CUDA calls throw.
+  std::int64_t step(py::handle array) {
     DLTensor tensor;
-    if (!borrow(array, tensor) || !on_cpu(tensor)) return kUnreadable;
+    if (!borrow(array, tensor)) return kUnreadable;
+    const bool cuda = device_.device_type == kDLCUDA;
+    if (cuda ? !same(tensor.device, device_) : !on_cpu(tensor)) return kUnreadable;
     const bool shaped =
         tensor.ndim == 1 ? tensor.shape[0] == lanes_.n : tensor.ndim == 0 && lanes_.n == 1;
     const void* data = data_of(tensor);
@@ -114,6 +145,7 @@ class Batch {
       return kUnreadable;
     }
     const Metrics metrics{data, tensor.ndim == 0 ? 1 : tensor.strides[0], *dtype};
+    if (cuda) return launch(array, metrics);
     if (lanes_.n < kReleaseGil) return step_cpu(lanes_, metrics);
     py::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> alone(stepping_);
@@ -121,13 +153,33 @@ class Batch {
   }
 
  private:
+  /// The state is ordered by the stream of the library that made it. Metrics of another library are
+  /// on a stream of that one's: it is asked to make them safe on ours, which takes Python.
+  std::int64_t launch(py::handle array, const Metrics& metrics) {
+    if (current_stream_of(array) != current_stream_) return kUnreadable;
+    void* stream = nullptr;
+    if (current_stream_(kDLCUDA, device_.device_id, &stream) != 0) throw py::error_already_set();
+    py::gil_scoped_release unlocked;  // a launch waits where thousands are in the queue
+    step_cuda(lanes_, metrics, device_.device_id, stream);
+    return 0;
+  }
+
   py::tuple owners_;  // keeps the tensors behind the pointers alive
+  DLDevice device_{};
+  CurrentStream current_stream_ = nullptr;
   std::mutex stepping_;
   Lanes lanes_{};
 };
 
 PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
-  return PyLong_FromLongLong(batch.step(args[0]));
+  try {
+    return PyLong_FromLongLong(batch.step(args[0]));
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -138,8 +190,9 @@ void register_lanes(py::module_& m) {
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"
-      "Advance every lane. Returns how many had a rate lowered, or -1, and nothing changed, if "
-      "`metrics` cannot be read in place.");
+      "Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows "
+      "yet), "
+      "or -1, and nothing changed, if `metrics` cannot be read in place.");
 }
 
 }  // namespace plateau

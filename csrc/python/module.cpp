@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/typing.h>
 
+#include "plateau/step.hpp"
 #include "python/register.hpp"
 
 namespace py = pybind11;
@@ -16,10 +17,12 @@ PYBIND11_MODULE(_core, m) {
       [] {
         py::typing::Dict<py::str, py::object> info;
         info["compiler"] = PLATEAU_COMPILER;
-        info["cuda"] = false;
+        const plateau::CudaBuild cuda = plateau::cuda_build();
+        info["cuda"] = cuda.toolkit;
+        info["cuda_architectures"] = cuda.architectures;
+        info["cuda_devices"] = plateau::cuda_device_count();
         info["cuda_option"] = PLATEAU_CUDA_OPTION;
-        info["nvcc"] = PLATEAU_NVCC;
         return info;
       },
-      "How this module was built.");
+      "How this module was built, and how many CUDA devices it can use.");
 }

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from ._core import build_info as _core_build_info
 from .batched import BatchedReduceLROnPlateau
 from .lane_lr import LaneLR
@@ -19,9 +21,22 @@ __version__ = "0.1.0"
 
 
 def build_info() -> dict[str, Any]:
-    """Return how this package was built.
+    """Return how this package was built, and whether it can use a GPU here.
 
-    ``version``, ``compiler``, ``cuda`` (whether the wheel holds CUDA kernels: not yet),
-    ``cuda_option`` (TORCH_PLATEAU_CUDA at build) and ``nvcc`` (the version found at build, or "").
+    - ``version``, ``compiler``
+    - ``cuda``: version of the CUDA toolkit that built the kernels, ``""`` if there are none
+    - ``cuda_architectures``: compute capabilities with machine code; newer ones are compiled from
+      the last by the driver
+    - ``cuda_option``: TORCH_PLATEAU_CUDA at build
+    - ``cuda_usable``: whether there are kernels, a driver, a device, and a torch that sees it
     """
-    return {"version": __version__, **_core_build_info()}
+    core = _core_build_info()
+    architectures = [int(each) / 100 for each in core["cuda_architectures"].split(",") if each]
+    return {
+        "version": __version__,
+        "compiler": core["compiler"],
+        "cuda": core["cuda"],
+        "cuda_architectures": [f"{each:.1f}" for each in architectures],
+        "cuda_option": core["cuda_option"],
+        "cuda_usable": core["cuda_devices"] > 0 and torch.cuda.is_available(),
+    }

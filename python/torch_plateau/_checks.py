@@ -8,21 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _core
 from ._settings import check_mode, setting
 from ._tensors import check_readable, kind_of
 
 
-def check_device(device: torch.device | str) -> None:
-    """Refuse a device on which there are no kernels."""
+def check_device(device: torch.device | str) -> torch.device:
+    """Return ``device`` with its index, or refuse one on which lanes cannot be stepped."""
     try:
-        kind = torch.device(device).type
+        found = torch.device(device)
     except RuntimeError:  # torch's message lists every backend it was ever built for
-        raise RuntimeError(f"device: expected 'cpu', got {str(device)!r}") from None
-    if kind != "cpu":
+        raise RuntimeError(f"device: expected 'cpu' or 'cuda', got {str(device)!r}") from None
+    if found.type == "cpu":
+        return found
+    if found.type != "cuda" or torch.version.hip:
+        rocm = " of ROCm" if found.type == "cuda" else ""
+        raise RuntimeError(f"device: expected 'cpu' or 'cuda', got {str(device)!r}{rocm}")
+    if not _core.build_info()["cuda"]:
         raise RuntimeError(
-            f"device: expected 'cpu', got {str(device)!r}; "
-            "this version of torch-plateau has no CUDA kernels"
+            f"device: got {str(device)!r}, but this torch-plateau was built without CUDA kernels; "
+            "put nvcc on PATH and install it again, or use device='cpu'"
         )
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device: got {str(device)!r}, but torch {torch.__version__} finds no CUDA device "
+            "(torch.cuda.is_available() is False)"
+        )
+    index = torch.cuda.current_device() if found.index is None else found.index
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(
+            f"device: got {str(device)!r}, but there are {torch.cuda.device_count()} CUDA devices"
+        )
+    return torch.device("cuda", index)
 
 
 def check_dtype(dtype: torch.dtype) -> None:
@@ -103,11 +120,6 @@ def loaded_flags(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
         raise ValueError(f"{label}: expected a bool tensor of shape ({size},), got {got}")
     check_readable(value, label)
     return value.to("cpu", torch.uint8)
-
-
-def words_of(words: str | list[str], n: int) -> list[str]:
-    """Return one word per lane."""
-    return [words] * n if isinstance(words, str) else words
 
 
 def plain(value: Any) -> Any:

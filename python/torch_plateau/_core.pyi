@@ -24,7 +24,7 @@ class Lanes:
     def __init__(self, state: dict[str, typing.Any], settings: dict[str, typing.Any]) -> None: ...
     def step(self, metrics: typing.Any) -> int:
         """
-        Advance every lane. Returns how many had a rate lowered, or -1, and nothing changed, if `metrics` cannot be read in place.
+        Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows yet), or -1, and nothing changed, if `metrics` cannot be read in place.
         """
 
 class Lane:
@@ -73,7 +73,7 @@ class Lane:
 
 def build_info() -> dict[str, typing.Any]:
     """
-    How this module was built.
+    How this module was built, and how many CUDA devices it can use.
     """
 
 def cut(

@@ -31,20 +31,28 @@ _FITS_FLOAT64 = _FITS_FLOAT32 | {
     torch.float64,
 }
 _DLPACK_HOST = (1, 3)  # memory of the CPU, and the same pinned for CUDA
-_DLPACK_DEVICES = {2: "cuda", 8: "metal", 10: "rocm", 14: "oneapi"}
+_DLPACK_CUDA = 2
+_DLPACK_DEVICES = {_DLPACK_CUDA: "cuda", 8: "metal", 10: "rocm", 14: "oneapi"}
 
 
-def readable(metrics: object, n: int, dtype: torch.dtype) -> Tensor:
-    """Return ``metrics`` as a CPU tensor of shape ``(n,)`` that the core reads in place.
+def readable(
+    metrics: object, n: int, dtype: torch.dtype, device: torch.device, fetch: bool = False
+) -> Tensor:
+    """Return ``metrics`` as a tensor of shape ``(n,)`` on ``device`` that the core reads in place.
 
-    Takes what ``PlateauLanes.step`` documents beyond plain CPU tensors: sequences of numbers,
-    one number for one lane, arrays of other libraries (``__dlpack__``), lazily negated views.
+    Takes what ``PlateauLanes.step`` documents beyond plain tensors on ``device``: sequences of
+    numbers, one number for one lane, arrays of other libraries (``__dlpack__``; on a GPU they are
+    made safe on torch's current stream), lazily negated views. With ``fetch``, and lanes on the
+    CPU, metrics on another device are copied here, which synchronises.
 
     Raises TypeError or ValueError, with what was expected and what came, for anything else.
     """
-    tensor = metrics if isinstance(metrics, Tensor) else _as_tensor(metrics, n)
-    if tensor.device.type != "cpu":
-        _refuse_device(str(tensor.device))
+    tensor = metrics if isinstance(metrics, Tensor) else _as_tensor(metrics, n, device)
+    if fetch and device.type == "cpu" and tensor.device.type not in ("cpu", "meta"):
+        check_readable(tensor, "metrics")
+        tensor = tensor.detach().cpu()
+    if tensor.device != device:
+        _refuse_device(device, str(tensor.device))
     check_readable(tensor, "metrics")
     if tuple(tensor.shape) != (n,) and not (n == 1 and tensor.ndim == 0):
         raise ValueError(f"metrics: expected shape ({n},), got {tuple(tensor.shape)}")
@@ -85,7 +93,7 @@ def one_metric(metrics: object) -> float:
         ) from error
 
 
-def _as_tensor(metrics: object, n: int) -> Tensor:
+def _as_tensor(metrics: object, n: int, device: torch.device) -> Tensor:
     expected = f"a tensor of shape ({n},)"
     if n == 1 and isinstance(metrics, Real):
         metrics = [metrics]
@@ -101,12 +109,18 @@ def _as_tensor(metrics: object, n: int) -> Tensor:
             numbers = [float(each) for each in metrics]
         except OverflowError as error:
             raise ValueError(f"metrics: expected numbers that fit float64: {error}") from error
-        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        here = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        return here.to(device, non_blocking=True)  # pageable, so it is read before this returns
     if not hasattr(metrics, "__dlpack__") or not hasattr(metrics, "__dlpack_device__"):
         _refuse(metrics, expected)
     kind, index = metrics.__dlpack_device__()
-    if int(kind) not in _DLPACK_HOST:
-        _refuse_device(f"{_DLPACK_DEVICES.get(int(kind), f'DLPack device {int(kind)}')}:{index}")
+    if int(kind) in _DLPACK_HOST:
+        found = "cpu"
+    else:
+        name = _DLPACK_DEVICES.get(int(kind), f"DLPack device {int(kind)}")
+        found = f"{name}:{index}"
+    if found != str(device):
+        _refuse_device(device, found)
     try:
         if any(stride < 0 for stride in getattr(metrics, "strides", None) or ()):
             metrics = metrics.copy()  # type: ignore[attr-defined]  # torch aborts on such an array
@@ -115,13 +129,9 @@ def _as_tensor(metrics: object, n: int) -> Tensor:
         raise TypeError(f"metrics: cannot read this {kind_of(metrics)}: {error}") from error
 
 
-def _refuse_device(device: str) -> NoReturn:
-    note = (
-        "; this version of torch-plateau has no CUDA kernels: pass metrics.cpu()"
-        if device.startswith("cuda")
-        else ""
-    )
-    raise ValueError(f"metrics: expected device cpu, got {device}{note}")
+def _refuse_device(expected: torch.device, found: str) -> NoReturn:
+    cure = "" if found.startswith("meta") else f"; pass metrics.to({str(expected)!r})"
+    raise ValueError(f"metrics: expected device {expected}, got {found}{cure}")
 
 
 def _refuse(metrics: object, expected: str) -> NoReturn:

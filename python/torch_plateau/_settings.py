@@ -116,10 +116,11 @@ def gate_of(
         min, rel: scale = 1 - threshold, shift = 0      abs: scale = 1, shift = -threshold
         max, rel: scale = 1 + threshold, shift = 0      abs: scale = 1, shift = +threshold
 
-    All three are 0-d when one gate serves every lane, 1-d otherwise; float64, float64, uint8.
+    All three are 0-d when one gate serves every lane, 1-d otherwise; float64, float64, uint8, on
+    the device of ``threshold``.
     """
-    maximize = _is(mode, "max")
-    relative = _is(threshold_mode, "rel")
+    maximize = _is(mode, "max").to(threshold.device)
+    relative = _is(threshold_mode, "rel").to(threshold.device)
     signed = torch.where(maximize, threshold, -threshold)
     scale = torch.where(relative, 1.0 + signed, 1.0)
     shift = torch.where(relative, 0.0, signed)

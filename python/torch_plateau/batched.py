@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Adam, Optimizer, lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
 from . import _core
 from ._checks import check_keys
 from ._settings import setting
+from ._tensor_rates import check_takes_tensor_rate, device_of, sync_of
 from .lanes import PlateauLanes
 from .plateau import EPOCH_WARNING, rates_of
 
@@ -34,12 +35,22 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         publish: How rates reach the optimizers. ``"float"``: ``group["lr"]`` is a Python float,
             written when the lane is cut. ``"tensor"``: it is a 0-d float32 view into ``lanes.lr``,
             so a cut reaches the optimizer with no write. Unless told, ``"tensor"`` if any group's
-            rate is a tensor now, else ``"float"``.
+            rate is a tensor now or ``device`` is given, else ``"float"``.
+        device: Where the lanes live and their metrics must, with ``publish="tensor"``. Unless told,
+            with the rates, if these are on a GPU, else with the parameters. With
+            ``publish="float"`` it is the CPU.
         dtype: As in :class:`PlateauLanes`: what metrics are kept in.
+
+    With lanes on a GPU a step is one kernel launch and never synchronises; it may be captured in a
+    CUDA graph, whose replays count in ``lanes.num_steps`` (``last_epoch`` counts calls). An
+    optimizer that would itself wait for its rate at every step is warned of, with what to set.
+    With lanes on the CPU metrics may lie on any device; one transfer a step, which synchronises,
+    brings them all.
 
     Rates that other code sets are adopted at the next step: a group that was given a new number
     or one-element tensor, one written in place, and those that ``optimizer.load_state_dict``
-    brings (views are put back by a hook, which copies of the optimizer do not carry).
+    brings (views are put back by a hook, which copies of the optimizer do not carry). To adopt a
+    rate on a GPU synchronises, once.
 
     The class is one of torch's by ``isinstance``, so that trainers pass it a metric;
     ``optimizer`` is the object handed in, and ``mode``, ``patience`` and the other settings read
@@ -48,6 +59,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     Raises:
         TypeError, ValueError: no optimizer, the same optimizer or param group twice, a setting out
             of range, or ``publish="tensor"`` with an optimizer that cannot take it.
+        RuntimeError: ``device`` cannot be used.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         eps: float | Sequence[float] | Tensor = 1e-8,
         *,
         publish: Literal["float", "tensor"] | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         # torch's constructor is not called: it makes one plateau, and this holds many.
@@ -72,10 +85,13 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         groups = self._groups()
         if publish is None:
             tensors = any(isinstance(group["lr"], Tensor) for group in groups)
-            publish = "tensor" if tensors else "float"
+            publish = "tensor" if tensors or device is not None else "float"
         if publish == "tensor":
             for optimizer in self._optimizers:
-                _check_takes_tensor_rate(optimizer)
+                check_takes_tensor_rate(optimizer)
+            device = device_of(groups) if device is None else device
+        elif device is not None and torch.device(device).type != "cpu":
+            raise ValueError(f"device: expected 'cpu' with publish='float', got {str(device)!r}")
         per_group = isinstance(optimizers, Optimizer)
         self.lanes = PlateauLanes(
             len(groups) if per_group else len(self._optimizers),
@@ -89,8 +105,11 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             min_lr=min_lr,
             eps=eps,
             groups=None if per_group else [len(o.param_groups) for o in self._optimizers],
+            device=device or "cpu",
             dtype=dtype,
         )
+        if self.lanes.device.type == "cuda":
+            _warn_of_syncs(self._optimizers)
         self.optimizer = optimizers  # type: ignore[assignment]
         self.publish = publish
         self.last_epoch = 0
@@ -100,7 +119,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """Advance every lane by one metric, and publish the rates of the lanes that are cut.
 
         Args:
-            metrics: Shape ``(lanes,)``, anything that :meth:`PlateauLanes.step` takes.
+            metrics: Shape ``(lanes,)``, anything that :meth:`PlateauLanes.step` takes; where the
+                lanes are on the CPU, a tensor on any device (fetching it synchronises).
             epoch: Deprecated, as in torch: warns, and becomes ``last_epoch``.
 
         Raises TypeError or ValueError, with no lane advanced, for metrics of a wrong shape, type
@@ -110,14 +130,15 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if epoch is not None:
             warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
         self._adopt_if_replaced()
-        reduced = self.lanes._step(metrics)
+        reduced = self.lanes._advance(metrics)
+        if reduced < 0:
+            reduced = self.lanes._step_converted(metrics, fetch=True)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if reduced and self.publish == "float":
             self._publish()
 
     def _attach(self) -> None:
         """Publish to the optimizers for the first time, and keep it so when they load a state."""
-        self._views = list(self.lanes.lr.unbind()) if self.publish == "tensor" else []
         self._publish()
         self._hooks = [_repair_after_load(self, optimizer) for optimizer in self._optimizers]
 
@@ -136,8 +157,9 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     def _publish(self) -> None:
         """Write the lanes' rates where the optimizers read them, and remember those objects."""
         groups = self._groups()
+        self._vector = self.lanes.lr
         if self.publish == "tensor":
-            rates: list[Any] = self._views
+            rates: list[Any] = list(self._vector.unbind())
         else:
             rates = self.lanes.lr_master.tolist()
             for i, group in enumerate(groups):  # an unchanged rate stays the user's own object
@@ -150,6 +172,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     def _adopt_if_replaced(self) -> None:
         if not _core.same_rates(self._optimizers, self._published):
             self._adopt()
+        elif self._vector is not self.lanes.lr:  # the lanes were moved to another device
+            self._publish()
 
     def _adopt(self) -> None:
         """Take over rates that other code put into the groups."""
@@ -175,7 +199,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         return settings[name]
 
     def get_last_lr(self) -> list[Any]:
-        """Return the rate of every group: floats, or clones of the tensors."""
+        """Return the rate of every group: floats, or clones of the tensors, which do not sync."""
         return rates_of(self._groups())
 
     @property
@@ -213,7 +237,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
-        remade = ("_views", "_published", "_hooks")
+        remade = ("_vector", "_published", "_hooks")
         return {name: value for name, value in self.__dict__.items() if name not in remade}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -244,20 +268,14 @@ def _check_distinct(name: str, things: list[Any]) -> None:
             )
 
 
-def _check_takes_tensor_rate(optimizer: Optimizer) -> None:
-    name = type(optimizer).__name__
-    if isinstance(optimizer, LBFGS):
-        raise ValueError(
-            f"publish: expected 'float' for {name}, got 'tensor': it keeps a reference to its rate "
-            "between steps, so a rate that changes in place corrupts them"
+def _warn_of_syncs(optimizers: list[Optimizer]) -> None:
+    cures = {type(each).__name__: cure for each in optimizers if (cure := sync_of(each))}
+    for name, cure in cures.items():
+        warnings.warn(
+            f"{name} waits for its rate at every step when that is on a GPU; {cure}",
+            UserWarning,
+            stacklevel=3,
         )
-    if isinstance(optimizer, Adam):  # AdamW is one
-        for group in optimizer.param_groups:
-            if group["foreach"] and not group["capturable"]:
-                raise ValueError(
-                    f"publish: expected 'float' for {name} with foreach=True and capturable=False, "
-                    "got 'tensor': it refuses a tensor rate; leave foreach unset"
-                )
 
 
 def _rate(value: object, index: int) -> float:

@@ -50,7 +50,8 @@ class LaneLR:
     copy of the parameters and two passes over them.
 
     Rates are read from ``lanes`` at every step, in the parameter's own precision: float64
-    parameters get the float64 master. Nothing synchronises.
+    parameters get the float64 master. Nothing synchronises, and with an optimizer that can be
+    captured in a CUDA graph (``capturable=True`` for most) the whole step can.
 
     Args:
         optimizer: Holds the stacked parameters; every group's ``lr`` must be 1 and stay so.
@@ -59,7 +60,8 @@ class LaneLR:
     Raises:
         TypeError: the optimizer is not one of those above, with the reason.
         ValueError: a rate that is not 1, lanes with several groups, an optimizer that has a LaneLR
-            already, or a parameter that is not real floating point with ``n`` as first dimension.
+            already, or a parameter that is not real floating point with ``n`` as first dimension,
+            on the lanes' device.
     """
 
     def __init__(self, optimizer: Optimizer, lanes: PlateauLanes) -> None:
@@ -100,7 +102,7 @@ class LaneLR:
                 )
             for param in group["params"]:
                 if param not in self._old:
-                    _check_param(param, n, i)
+                    _check_param(param, n, self.lanes.device, i)
 
     @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -137,7 +139,7 @@ def _check_linear(optimizer: object) -> None:
         raise TypeError(f"optimizer: {name} cannot have a rate per lane: {reason}; use {allowed}")
 
 
-def _check_param(param: Tensor, n: int, group: int) -> None:
+def _check_param(param: Tensor, n: int, device: torch.device, group: int) -> None:
     shape = tuple(param.shape)
     if not shape or shape[0] != n:
         raise ValueError(
@@ -145,3 +147,8 @@ def _check_param(param: Tensor, n: int, group: int) -> None:
         )
     if not param.is_floating_point():
         raise ValueError(f"param_groups[{group}]: expected real parameters, got {param.dtype}")
+    if param.device != device:
+        raise ValueError(
+            f"param_groups[{group}]: expected parameters on the lanes' device, {device}, got "
+            f"{param.device}"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from . import _core
 from ._checks import (
@@ -23,9 +24,9 @@ from ._checks import (
     offsets_of,
     per_group,
     plain,
-    words_of,
 )
 from ._metrics import readable
+from ._ops import GATE, SETTINGS, step_
 from ._settings import gate_of, setting
 from ._tensors import kind_of
 
@@ -61,7 +62,7 @@ class PlateauLanes:
         min_lr: Floor of the rate: a number, one per lane, or one per group.
         eps: A rate is left alone if it would change by ``eps`` or less.
         groups: How many rates each lane owns, one count per lane; one each unless told.
-        device: Only ``"cpu"`` in this version.
+        device: Where the lanes live and their metrics must: ``"cpu"`` or a CUDA device.
         dtype: What ``best`` is kept in. ``torch.float64`` takes every metric; ``torch.float32``
             moves fewer bytes and takes metrics that it holds exactly (float32, float16, bfloat16,
             bool, integers up to 16 bits). The arithmetic is float64 either way.
@@ -72,7 +73,13 @@ class PlateauLanes:
 
     Raises:
         ValueError, TypeError: a setting is out of range, of a wrong shape or not a number.
-        RuntimeError: ``device`` is not the CPU.
+        RuntimeError: ``device`` is neither the CPU nor a CUDA device that can be used.
+
+    Nothing that reads or steps lanes synchronises with a CUDA device, except where it says so;
+    building, loading and moving them may. A step can be captured in a CUDA graph: replays keep
+    deciding and counting (:attr:`num_steps` too). Settings that are one number for all lanes are
+    constants of the captured graph; those with a value per lane are read from memory that keeps
+    its place when a state is loaded. Capture again after loading a state of other numbers.
     """
 
     def __init__(
@@ -94,7 +101,7 @@ class PlateauLanes:
     ) -> None:
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n: expected an integer of 0 or more, got {n!r}")
-        check_device(device)
+        device = check_device(device)
         check_dtype(dtype)
         offsets = offsets_of(n, groups)
         settings = checked_settings(
@@ -113,31 +120,57 @@ class PlateauLanes:
         )
         rate = per_group("lr", lr, n, offsets)
         rate = rate.expand(count_groups(n, offsets)).clone() if rate.ndim == 0 else rate
-        worst = [-math.inf if word == "max" else math.inf for word in words_of(settings["mode"], n)]
+        self._groups = None if offsets is None else offsets.diff().tolist()
         self._settings: dict[str, Any] = settings
         self._state: dict[str, Tensor | None] = {
-            "best": torch.tensor(worst, dtype=dtype, device=device),
+            "best": torch.full((n,), math.inf, dtype=dtype, device=device),
             "clock": torch.zeros(n, dtype=torch.int32, device=device),
             "outcome": torch.zeros(n, dtype=torch.uint8, device=device),
             "num_reductions": torch.zeros(n, dtype=torch.int32, device=device),
             "num_steps": torch.zeros(1, dtype=torch.int64, device=device),
-            "rate": rate,
-            "published": rate.float(),
-            "offsets": offsets,
+            "rate": rate.to(device),
+            "published": rate.float().to(device),
+            "offsets": None if offsets is None else offsets.to(device),
         }
+        self._in_core: dict[str, float | Tensor] = {}
         self._bind()
+        self.best[self._maximized()] = -math.inf
+
+    def _maximized(self) -> Tensor:
+        """Whether each lane maximizes its metric; bool, shape ``(n,)``."""
+        maximize = self._in_core["maximize"]
+        if isinstance(maximize, Tensor):
+            return maximize.bool()
+        return torch.full((len(self),), bool(maximize), device=self.device)
 
     def _bind(self) -> None:
-        """Give the core its pointers: once, and again when tensors or settings are replaced."""
-        settings = self._settings
-        scale, shift, maximize = gate_of(
-            settings["mode"], settings["threshold"], settings["threshold_mode"]
-        )
-        core = {"gate_scale": scale, "gate_shift": shift, "maximize": maximize}
-        core.update({name: settings[name] for name in ("factor", "patience", "cooldown", "eps")})
-        core["min_lr"] = settings["min_lr"]
-        self._advance = _core.Lanes(self._state, core).step
+        """Give the core its pointers: once, and again when tensors or settings are replaced.
+
+        A setting per lane keeps its memory, which captured graphs read.
+        """
         self._lr = self._tensor("published")
+        settings = self._settings
+        for name, value in settings.items():
+            if isinstance(value, Tensor) and value.ndim:
+                settings[name] = value.to(self.device)
+        gate = gate_of(settings["mode"], settings["threshold"], settings["threshold_mode"])
+        for name, value in zip(GATE, gate, strict=True):
+            self._in_core[name] = self._kept(name, value)
+        for name in SETTINGS[len(GATE) :]:
+            kept = self._in_core[name] = self._kept(name, settings[name])
+            settings[name] = kept if isinstance(kept, Tensor) else settings[name]
+        self._advance = _core.Lanes(self._state, self._in_core).step
+        self._uniform = [0.0 if isinstance(v := self._in_core[k], Tensor) else v for k in SETTINGS]
+        self._each = [v if isinstance(v := self._in_core[k], Tensor) else None for k in SETTINGS]
+
+    def _kept(self, name: str, value: Tensor) -> float | Tensor:
+        """A setting for the core: a number, or a tensor in the memory of the one before it."""
+        if value.ndim == 0:
+            return float(value)
+        old = self._in_core.get(name)
+        if isinstance(old, Tensor) and old.device == self.device:
+            return old.copy_(value)
+        return value.to(self.device)
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._state[name]
@@ -161,31 +194,50 @@ class PlateauLanes:
                 clock = -cooldown
 
         Args:
-            metrics: Shape ``(n,)``, any stride; float64, float32, float16, bfloat16, bool or any
-                integer type. A CPU tensor is read in place, with no copy and no reference kept;
-                arrays of other libraries (``__dlpack__``) and sequences of ``n`` numbers work too.
-                For one lane also a number or a 0-d tensor.
+            metrics: Shape ``(n,)``, any stride, on the lanes' device; float64, float32, float16,
+                bfloat16, bool or any integer type. A tensor is read in place, with no copy and no
+                reference kept; arrays of other libraries (``__dlpack__``) and sequences of ``n``
+                numbers work too. For one lane also a number or a 0-d tensor.
 
         Returns:
             The live float32 vector of rates, the same tensor each time; clone it to keep a history.
 
-        Never synchronises. From 16,384 lanes on, the interpreter lock is released meanwhile.
+        Never synchronises. On a CUDA device this is one kernel launch on torch's current stream of
+        that device, and may be captured in a graph. On the CPU, from 16,384 lanes on, the
+        interpreter lock is released meanwhile. In a compiled function it is one operator,
+        ``torch_plateau::step_``.
 
         Raises TypeError or ValueError, with nothing changed, for metrics of a wrong shape, type or
-        device.
+        device, and RuntimeError if the launch fails.
         """
-        self._step(metrics)
+        if is_dynamo_compiling():
+            self._step_traced(metrics)
+        elif self._advance(metrics) < 0:
+            self._step_converted(metrics)
         return self._lr
 
-    def _step(self, metrics: Any) -> int:
-        """Step and return how many lanes had a rate lowered."""
-        reduced: int = self._advance(metrics)
+    def _step_converted(self, metrics: Any, fetch: bool = False) -> int:
+        """Step by metrics that the core refused; return how many lanes had a rate lowered."""
+        reduced: int = self._advance(readable(metrics, len(self), self.dtype, self.device, fetch))
         if reduced < 0:
-            best = self._tensor("best")
-            reduced = self._advance(readable(metrics, len(best), best.dtype))
-            if reduced < 0:
-                raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
+            raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
         return reduced
+
+    def _step_traced(self, metrics: Any) -> None:
+        state = self._state
+        step_(
+            metrics.detach(),
+            state["best"],
+            state["clock"],
+            state["outcome"],
+            state["num_reductions"],
+            state["num_steps"],
+            state["rate"],
+            state["published"],
+            state["offsets"],
+            self._uniform,
+            self._each,
+        )
 
     # -- reading: no property synchronises --------------------------------------------------------
 
@@ -247,8 +299,7 @@ class PlateauLanes:
     @property
     def groups(self) -> list[int] | None:
         """How many rates each lane owns; None for one each."""
-        offsets = self._state["offsets"]
-        return None if offsets is None else offsets.diff().tolist()
+        return None if self._groups is None else list(self._groups)
 
     @property
     def device(self) -> torch.device:
@@ -265,9 +316,11 @@ class PlateauLanes:
         return len(self._tensor("best"))
 
     def __repr__(self) -> str:
+        """Show the settings; synchronises where there are some per lane, to show their range."""
         settings = ", ".join(f"{name}={brief(value)}" for name, value in self.settings.items())
         groups = f", groups={len(self._lr)}" if self._state["offsets"] is not None else ""
-        return f"PlateauLanes({len(self)}{groups}, {settings}, dtype={self.dtype})"
+        where = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
+        return f"PlateauLanes({len(self)}{groups}, {settings}, dtype={self.dtype}{where})"
 
     # -- saving and moving ------------------------------------------------------------------------
 
@@ -276,7 +329,8 @@ class PlateauLanes:
 
         Keys: ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``improved``, ``reduced``,
         ``num_reductions``, ``num_steps``, ``lr`` (float64, one per group), ``groups`` (rates per
-        lane, or None for one each) and ``settings``.
+        lane, or None for one each) and ``settings``. Does not synchronise: tensors stay on their
+        device.
         """
         return {
             "best": self.best.clone(),
@@ -285,7 +339,7 @@ class PlateauLanes:
             "improved": self.improved,
             "reduced": self.reduced,
             "num_reductions": self.num_reductions.clone(),
-            "num_steps": int(self.num_steps),
+            "num_steps": self.num_steps.clone(),
             "lr": self.lr_master,
             "groups": self.groups,
             "settings": self.settings,
@@ -302,13 +356,13 @@ class PlateauLanes:
         that float32 lanes cannot hold exactly.
         """
         check_keys("state_dict", state_dict, _STATE_KEYS)
-        n, offsets, groups = len(self), self._state["offsets"], self.groups
+        n, groups = len(self), self.groups
         if state_dict["groups"] != groups:
             raise ValueError(
                 f"state_dict['groups']: expected {brief(groups)}, got {brief(state_dict['groups'])}"
             )
         check_keys("state_dict['settings']", state_dict["settings"], self._settings)
-        settings = checked_settings(n, offsets, state_dict["settings"])
+        settings = checked_settings(n, offsets_of(n, groups), state_dict["settings"])
         bad = loaded_field(state_dict, "num_bad_epochs", n)
         cooling = loaded_field(state_dict, "cooldown_counter", n)
         improved = loaded_flags(state_dict, "improved", n)
@@ -334,22 +388,25 @@ class PlateauLanes:
     ) -> PlateauLanes:
         """Move the lanes, or change what ``best`` is kept in, and return ``self``.
 
-        Only ``best`` changes with ``dtype``; ``lr`` stays the same tensor. Raises RuntimeError for
-        a device other than the CPU and ValueError, with nothing changed, for a ``best`` that
-        float32 cannot hold exactly.
+        With ``dtype`` only ``best`` is replaced; on another device every tensor is, ``lr`` too.
+        Raises RuntimeError for a device that cannot be used and ValueError, with nothing changed,
+        for a ``best`` that float32 cannot hold exactly. Synchronises.
         """
-        if device is not None:
-            check_device(device)
-        if dtype is not None and dtype != self.dtype:
-            check_dtype(dtype)
+        device = self.device if device is None else check_device(device)
+        dtype = self.dtype if dtype is None else dtype
+        check_dtype(dtype)
+        if dtype != self.dtype:
             check_held(self.best, dtype)
-            self._state["best"] = self.best.to(dtype)
-            self._bind()
+        moved = {name: None if t is None else t.to(device) for name, t in self._state.items()}
+        moved["best"] = self.best.to(device, dtype)
+        self._state = moved
+        self._bind()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"state": self._state, "settings": self._settings}
+        return {"state": self._state, "settings": self._settings, "groups": self._groups}
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self._state, self._settings = pickled["state"], pickled["settings"]
+        self._groups, self._in_core = pickled["groups"], {}
         self._bind()
