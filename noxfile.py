@@ -34,8 +34,9 @@ def lint(session: nox.Session) -> None:
     """Check style: ruff for Python, clang-format for C++ (use -- --fix to mend)."""
     session.install("-c", "constraints.txt", "ruff", "clang-format")
     fix = "--fix" in session.posargs
-    sources = sorted(str(f) for f in (ROOT / "csrc").rglob("*.?pp"))
-    sources += sorted(str(f) for f in (ROOT / "tests" / "cpp").glob("*.cpp"))
+    endings = (".hpp", ".cpp", ".h", ".cu", ".cuh")
+    trees = (ROOT / "csrc", ROOT / "tests" / "cpp")
+    sources = sorted(str(f) for tree in trees for f in tree.rglob("*") if f.suffix in endings)
     session.run("ruff", "check", *(["--fix"] if fix else []))
     session.run("ruff", "format", *([] if fix else ["--check"]))
     session.run("clang-format", "-i", *([] if fix else ["--dry-run", "-Werror"]), *sources)
@@ -65,11 +66,13 @@ def stubs(session: nox.Session) -> None:
 
 @nox.session
 def cpp(session: nox.Session) -> None:
-    """Build and run the C++ tests, with no Python in them."""
+    """Build and run the C++ tests, with no Python in them; CUDA sources where there is nvcc."""
     session.install("-c", "constraints.txt", "cmake", "ninja")
     flags = ("-DTORCH_PLATEAU_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release")
     session.run("cmake", "-S", ".", "-B", "build/cpp", "-G", "Ninja", *flags)
     session.run("cmake", "--build", "build/cpp")
+    nvcc = "CMAKE_CUDA_COMPILER:" in pathlib.Path("build/cpp/CMakeCache.txt").read_text()
+    session.log("CUDA sources compiled" if nvcc else "NO nvcc: CUDA sources were NOT compiled")
     session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure")
 
 
