@@ -22,34 +22,36 @@ class _Kind(NamedTuple):
     cure: str
 
 
-_FLOAT = "no option of it avoids that: use publish='float'"
 _KINDS = [
-    _Kind((optim.SGD,), lambda g: bool(g["fused"]), "set fused=True"),
+    _Kind((optim.SGD,), lambda g: bool(g["fused"]), "set fused=True and leave foreach unset"),
     _Kind(
         (optim.Adam,),  # AdamW is one
         lambda g: bool(g["fused"] or g["capturable"]),
         "set capturable=True or fused=True",
     ),
     _Kind(
-        (optim.RMSprop, optim.Adadelta, optim.ASGD),
+        (optim.RMSprop, optim.Adadelta),
         lambda g: g["capturable"] and g["foreach"] is not False,
-        "set capturable=True and do not set foreach=False",
+        "set capturable=True and leave foreach unset",
     ),
     _Kind(
-        (optim.Adagrad,),
-        lambda g: bool(g["fused"]) or g["foreach"] is not False,
-        "do not set foreach=False, or set fused=True",
+        (optim.Adagrad,),  # which takes foreach by itself only where fused is unset too
+        lambda g: bool(g["fused"] or g["foreach"] or (g["fused"] is g["foreach"] is None)),
+        "set foreach=True or fused=True",
     ),
     _Kind((optim.NAdam, optim.Adamax), lambda g: bool(g["capturable"]), "set capturable=True"),
-    _Kind((optim.RAdam,), lambda _: True, ""),
-    _Kind((optim.Adafactor, optim.Muon, optim.SparseAdam), lambda _: False, _FLOAT),
-]
+    _Kind(
+        (optim.Adafactor, optim.Muon),
+        lambda _: False,
+        "no option of it avoids that: use publish='float'",
+    ),
+]  # RAdam, SparseAdam and ASGD never wait for the rate (ASGD, unless capturable, for its averages)
 
 
 def sync_of(optimizer: Optimizer) -> str | None:
     """Return what to set so that steps with a rate on the GPU need not wait for it.
 
-    None if they do not wait now, or if the kind of optimizer is not known.
+    None if they do not wait for it as it is set, or if the kind of optimizer is not known.
     """
     for kind in _KINDS:
         if isinstance(optimizer, kind.types):
