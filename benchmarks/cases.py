@@ -19,6 +19,8 @@ from torch.optim import SGD, lr_scheduler
 
 from torch_plateau import PlateauLanes
 
+OURS = "torch-plateau"
+
 State = tuple[Tensor, Tensor, Tensor]
 
 
@@ -60,17 +62,16 @@ class Case(Protocol):
 class Ours:
     """PlateauLanes."""
 
-    rival, variant = "torch-plateau", ""
+    rival, variant = OURS, ""
 
     def __init__(self, rule: Rule, start: Start) -> None:
-        self.lanes = PlateauLanes(
-            len(start.best), lr=start.rate, dtype=start.best.dtype, **vars(rule)
-        )
-        state = self.lanes.state_dict()
-        state["best"] = start.best
-        state["num_bad_epochs"] = start.clock.clamp(min=0)
-        self.lanes.load_state_dict(state)
-        self.step = self.lanes.step
+        best = start.best
+        lanes = PlateauLanes(len(best), lr=1.0, device=best.device, dtype=best.dtype, **vars(rule))
+        # load_state_dict would do, but it takes every field over the CPU: long at 1e8 lanes
+        begin = {"best": best, "clock": start.clock, "rate": start.rate, "published": start.rate}
+        for name, value in begin.items():
+            lanes._tensor(name).copy_(value)
+        self.lanes, self.step = lanes, lanes.step
 
     def feed(self, metrics: Tensor) -> Tensor:
         """Return the tensor itself."""
@@ -106,17 +107,22 @@ class Schedulers:
             )
             scheduler.best, scheduler.num_bad_epochs = best, clock
             self.each.append(scheduler)
-        self.step = self._step_list if variant == "list of floats" else self._step_tensor
+        steps: dict[str, Callable[[Any], None]] = {
+            "list of floats": self._step_each,
+            "tolist": self._step_list,
+            "iterated": self._step_each,
+        }
+        self.step = steps[variant]
 
     def feed(self, metrics: Tensor) -> list[float] | Tensor:
         """Return floats or the tensor, as the variant says."""
         return metrics.tolist() if self.variant == "list of floats" else metrics
 
-    def _step_list(self, metrics: list[float]) -> None:
+    def _step_each(self, metrics: list[float] | Tensor) -> None:
         for scheduler, metric in zip(self.each, metrics, strict=True):
             scheduler.step(metric)
 
-    def _step_tensor(self, metrics: Tensor) -> None:
+    def _step_list(self, metrics: Tensor) -> None:
         # one tolist() for all lanes is counted: far cheaper than an element at a time
         for scheduler, metric in zip(self.each, metrics.tolist(), strict=True):
             scheduler.step(metric)
@@ -158,9 +164,9 @@ class _Vectorised:
 class Where(_Vectorised):
     """The torch.where version, eager.
 
-    ``plain`` is what one writes first; ``tuned`` keeps its scratch tensors, works in place,
-    converts before it compares (aten is slow at mixed dtypes) and skips the rates when no lane is
-    cut.
+    ``plain`` is what one writes first; ``in place`` keeps its scratch tensors and converts before
+    it compares (aten is slow at mixed dtypes); ``tuned`` does too, and skips the rates when no lane
+    is cut, which it must ask the device for.
     """
 
     rival = "torch.where"
@@ -184,7 +190,20 @@ class Where(_Vectorised):
         self.clock = torch.where(fired, -rule.cooldown, clock)
 
     def _tuned(self, metrics: Tensor) -> None:
-        rule, best, clock, better, other = self.rule, self.best, self.clock, self.better, self.other
+        self._advance(metrics)
+        patience = self.rule.patience
+        if isinstance(patience, int) and self.clock.amax() <= patience:
+            return
+        fired = torch.gt(self.clock, patience, out=self.better)
+        if isinstance(patience, int) or fired.any():
+            self._cut(fired)
+
+    def _in_place(self, metrics: Tensor) -> None:
+        self._advance(metrics)
+        self._cut(torch.gt(self.clock, self.rule.patience, out=self.better))
+
+    def _advance(self, metrics: Tensor) -> None:
+        best, clock, better, other = self.best, self.clock, self.better, self.other
         wide = metrics.dtype == torch.float64
         metrics64 = metrics if wide else self.metric64.copy_(metrics)
         if best.dtype != torch.float64:
@@ -195,19 +214,14 @@ class Where(_Vectorised):
         torch.where(better, metrics if metrics.dtype == best.dtype else metrics64, best, out=best)
         torch.ge(clock, 0, out=other).logical_and_(better)
         clock.add_(1).masked_fill_(other, 0)
-        if isinstance(rule.patience, int):
-            if clock.amax() <= rule.patience:
-                return
-            fired = torch.gt(clock, rule.patience, out=better)
-        else:
-            fired = torch.gt(clock, rule.patience, out=better)
-            if not fired.any():
-                return
+
+    def _cut(self, fired: Tensor) -> None:
+        rule = self.rule
         lowered = torch.mul(self.rate, rule.factor, out=self.bar).clamp_(min=rule.min_lr)
         change = torch.sub(self.rate, lowered, out=self.metric64)
-        lower = torch.gt(change, rule.eps, out=other).logical_and_(fired)
+        lower = torch.gt(change, rule.eps, out=self.other).logical_and_(fired)
         torch.where(lower, lowered, self.rate, out=self.rate)
-        clock.masked_fill_(fired, -rule.cooldown)
+        self.clock.masked_fill_(fired, -rule.cooldown)
 
 
 class Compiled(_Vectorised):
@@ -223,7 +237,7 @@ class Compiled(_Vectorised):
     def __init__(self, rule: Rule, start: Start, variant: str) -> None:
         super().__init__(rule, start, variant)
         patience = rule.patience
-        self.patience = torch.as_tensor(patience, dtype=torch.int32)
+        self.patience = torch.as_tensor(patience, dtype=torch.int32, device=start.best.device)
         scale, factor, min_lr, eps = self.scale, rule.factor, rule.min_lr, rule.eps
         cooldown = rule.cooldown
 
@@ -351,9 +365,9 @@ class Copy:
 
     rival = "plain copy"
 
-    def __init__(self, traffic: int, variant: str) -> None:
+    def __init__(self, traffic: int, variant: str, device: torch.device | str = "cpu") -> None:
         self.variant = variant
-        self.source = torch.ones(traffic // 8, dtype=torch.float32)
+        self.source = torch.rand(traffic // 8, dtype=torch.float32, device=device)
         self.target = torch.zeros_like(self.source)
         self.bytes = self.source.nbytes
         self.step = self._memmove if variant == "memmove" else self.target.copy_

@@ -60,7 +60,7 @@ def interleave(
                     samples[key].append(_burst(step, argument, length[key]) * 1e6)
     finally:
         gc.enable()
-    return {key: _summary(values, length[key]) for key, values in samples.items()}
+    return {key: summary(values, length[key]) for key, values in samples.items()}
 
 
 def _burst(step: Callable[[Any], object], argument: Any, calls: int) -> float:
@@ -71,16 +71,18 @@ def _burst(step: Callable[[Any], object], argument: Any, calls: int) -> float:
     return (time.perf_counter_ns() - begin) / calls * 1e-9
 
 
-def _summary(values: list[float], calls: int) -> dict[str, float]:
+def summary(values: list[float], calls: int) -> dict[str, float]:
+    """Return median and quartiles of ``values``, in microseconds, with four digits."""
     p25, median, p75 = statistics.quantiles(values, n=4, method="inclusive")
     figures = {"median_us": median, "p25_us": p25, "p75_us": p75}
     return {**{name: float(f"{us:.4g}") for name, us in figures.items()}, "n": len(values),
             "calls": calls}  # fmt: skip
 
 
-def machine() -> dict[str, Any]:
-    """Return what the numbers belong to; no host name and no path."""
-    return {
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Return what the numbers belong to, with a GPU if one is told; no host name and no path."""
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    on = {
         "date": datetime.date.today().isoformat(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -94,8 +96,40 @@ def machine() -> dict[str, Any]:
         "torch_plateau": torch_plateau.__version__,
         "compiler": torch_plateau.build_info()["compiler"],
         "commit": _git("rev-parse", "HEAD"),
-        "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "changed_files": None if changed is None else bool(changed),
     }
+    return on if device is None or device.type != "cuda" else {**on, **_gpu(device)}
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    built, properties = torch_plateau.build_info(), torch.cuda.get_device_properties(device)
+    said = nvidia_smi(device, "driver_version", "clocks.max.sm", "clocks.max.mem", "power.limit")
+    return {
+        "gpu": properties.name,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "gpu_multiprocessors": properties.multi_processor_count,
+        "gpu_l2_mib": round(getattr(properties, "L2_cache_size", 0) / 2**20, 1),
+        **{f"gpu_{name.replace('.', '_')}": value for name, value in said.items()},
+        "cuda_of_torch": torch.version.cuda,
+        "cuda_of_torch_plateau": built["cuda"],
+        "cuda_architectures": ", ".join(built["cuda_architectures"]),
+        "triton": _version("triton"),
+    }
+
+
+def nvidia_smi(device: torch.device, *fields: str) -> dict[str, str | None]:
+    """Return what nvidia-smi says of a device; None where it does not."""
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    which = str(device.index or 0) if uuid is None else f"GPU-{str(uuid).removeprefix('GPU-')}"
+    command = ["nvidia-smi", "-i", which, "--format=csv,noheader", "--query-gpu"]
+    command[-1] += "=" + ",".join(fields)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return dict.fromkeys(fields)
+    values: list[str | None] = [value.strip() for value in done.stdout.strip().split(",")]
+    values = values if len(values) == len(fields) else [None] * len(fields)
+    return dict(zip(fields, values, strict=True))
 
 
 def _version(package: str) -> str | None:

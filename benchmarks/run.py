@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import SGD, lr_scheduler
 
 from cases import (
@@ -31,50 +30,16 @@ from cases import (
     optax_versions,
 )
 from measure import interleave, machine
+from scenarios import DTYPES, PATIENCE, bytes_a_lane, check_lanes, same, scenario
 from torch_plateau import ReduceLROnPlateau
 
 DEFAULT_OUT = Path(__file__).parent / "results" / "cpu.json"
-F32, F64 = torch.float32, torch.float64
-# name: dtype of the lanes (of `best`), dtype of the metrics
-DTYPES = {"f32": (F32, F32), "f64": (F64, F64), "f64, f32 metrics": (F64, F32)}
-NEVER = 10**9
-PATIENCE = {"quiet": NEVER, "improving": NEVER, "mixed": 99, "cut": 0}
 
 Row = dict[str, Any]
 
 
-def scenario(name: str, n: int, dtypes: str, per_lane: bool = False) -> tuple[Rule, Start, Tensor]:
-    """Return a rule, a beginning and the metrics that are fed again and again.
-
-    - quiet: nothing improves and no lane is cut;
-    - improving: 1% of the lanes improve each step;
-    - mixed: 1% improve and, because their clocks are spread evenly, about 1% are cut each step;
-    - cut: every lane is cut each step.
-
-    ``best`` is -1 to begin with: by torch's relative threshold a metric of -1 then improves for
-    ever (-1 < -1 + 1e-4) and one of 10 never does, so every step is like the one before.
-    """
-    lanes, metric = DTYPES[dtypes]
-    random = torch.Generator().manual_seed(n)
-    metrics = torch.full((n,), 10.0, dtype=metric)
-    clock = torch.zeros(n, dtype=torch.int32)
-    if name in ("improving", "mixed"):
-        metrics[torch.rand(n, generator=random) < 0.01] = -1.0
-    if name == "mixed":
-        clock = torch.randint(0, 100, (n,), generator=random, dtype=torch.int32)
-    patience, threshold = PATIENCE[name], 1e-4
-    if per_lane:
-        rule = Rule(
-            torch.full((n,), patience, dtype=torch.int32), torch.full((n,), threshold, dtype=F64)
-        )
-    else:
-        rule = Rule(patience, threshold)
-    best = torch.full((n,), -1.0, dtype=lanes)
-    return rule, Start(best, clock, torch.full((n,), 0.1, dtype=F64)), metrics
-
-
 def vectorised(rule: Rule, start: Start, compiled: bool = True) -> list[Case]:
-    """Return ours and the versions written in torch."""
+    """Return ours and the versions written in torch ("in place" is for GPUs: tuned is better)."""
     cases: list[Case] = [Ours(rule, start)]
     cases += [Where(rule, start, variant) for variant in ("plain", "tuned")]
     if compiled:
@@ -87,52 +52,10 @@ def vectorised(rule: Rule, start: Start, compiled: bool = True) -> list[Case]:
 # -- equality first -------------------------------------------------------------------------------
 
 
-def same(case: Case, truth: Case) -> None:
-    """Raise AssertionError unless both are in the same state, bit for bit."""
-    for name, got, expected in zip(
-        ("best", "clock", "rate"), case.state(), truth.state(), strict=True
-    ):
-        assert torch.equal(got.double(), expected.double()), (case.rival, case.variant, name)
-
-
-def check_lanes(dtypes: str, per_lane: bool, compiled: bool) -> int:
-    """Hold all competitors to N torch schedulers on a random history; return the steps checked."""
-    n, steps = 64, 80
-    lanes, metric = DTYPES[dtypes]
-    random = torch.Generator().manual_seed(7)
-    patience: int | Tensor = 2
-    threshold: float | Tensor = 0.01
-    if per_lane:
-        patience = torch.randint(0, 4, (n,), generator=random, dtype=torch.int32)
-        threshold = torch.rand(n, generator=random, dtype=F64) * 0.1
-    rule = Rule(patience, threshold, factor=0.3, cooldown=2, min_lr=1e-3, eps=1e-8)
-    start = Start(
-        torch.full((n,), torch.inf, dtype=lanes),
-        torch.zeros(n, dtype=torch.int32),
-        torch.logspace(-2, 0, n, dtype=F64),
-    )
-    truth = Schedulers(rule, start, "list of floats")
-    cases = [*vectorised(rule, start, compiled), Schedulers(rule, start, "tolist")]
-    cuts = cooling = 0
-    for step in range(steps):
-        metrics = torch.rand(n, generator=random, dtype=metric) * 0.98**step
-        metrics[torch.rand(n, generator=random) < 0.05] = torch.nan
-        before = truth.state()[2]
-        truth.step(truth.feed(metrics))
-        for case in cases:
-            case.step(case.feed(metrics))
-            same(case, truth)
-        cuts += int((truth.state()[2] < before).sum())
-        cooling += int((truth.state()[1] < 0).sum())
-    assert min(cuts, cooling) > n, "the history exercises too little"
-    assert bool((truth.state()[2] == rule.min_lr).any()), "no rate reached its floor"
-    return n * steps
-
-
 def check_drop_in(metric: Callable[[float], Any]) -> int:
     """Hold the drop-in to torch's class on a random history; return the steps checked."""
     random = torch.Generator().manual_seed(7)
-    history = torch.rand(300, generator=random, dtype=F32)
+    history = torch.rand(300, generator=random, dtype=torch.float32)
     history[torch.rand(300, generator=random) < 0.05] = torch.nan
     settings: dict[str, Any] = {
         "factor": 0.5, "patience": 2, "cooldown": 1, "min_lr": [0.01 * i for i in range(10)],
@@ -154,8 +77,8 @@ def check_drop_in(metric: Callable[[float], Any]) -> int:
 
 METRICS: dict[str, Callable[[float], Any]] = {
     "float": float,
-    "0-d f32": lambda value: torch.tensor(value, dtype=F32),
-    "0-d f64": lambda value: torch.tensor(value, dtype=F64),
+    "0-d f32": lambda value: torch.tensor(value, dtype=torch.float32),
+    "0-d f64": lambda value: torch.tensor(value, dtype=torch.float64),
 }
 
 
@@ -222,12 +145,6 @@ def lanes(
 # -- bandwidth ------------------------------------------------------------------------------------
 
 
-def bytes_a_lane(dtypes: str, name: str) -> int:
-    """Return what a step moves: metric, best (twice if it is written), clock twice, outcome."""
-    best, metric = DTYPES[dtypes]
-    return metric.itemsize + best.itemsize * (1 if name == "quiet" else 2) + 4 * 2 + 1
-
-
 def bandwidth(n: int, rounds: int, burst: float) -> Iterator[Row]:
     """Time steps against plain copies of as many bytes."""
     for dtypes in DTYPES:
@@ -264,12 +181,16 @@ def rows(where: Row, times: dict[tuple[str, str], dict[str, float]]) -> Iterator
 
 def check(quick: bool, compiled: bool = True) -> Row:
     """Run every equality check."""
+
+    def competitors(rule: Rule, start: Start) -> list[Case]:
+        return [*vectorised(rule, start, compiled), Schedulers(rule, start, "tolist")]
+
     dtypes = ["f32"] if quick else list(DTYPES)
     steps = 0
     for each in dtypes:
         for per_lane in (False,) if quick else (False, True):
             torch._dynamo.reset()
-            steps += check_lanes(each, per_lane, compiled)
+            steps += check_lanes(each, per_lane, competitors)
     single = sum(check_drop_in(make) for make in METRICS.values())
     return {"lane_steps": steps, "drop_in_steps": single, "dtypes": dtypes}
 

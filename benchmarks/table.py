@@ -1,8 +1,8 @@
-"""Write benchmarks/RESULTS.md and the README's table from a JSON of run.py.
+"""Write benchmarks/RESULTS.md and the README's table from the JSON of run.py and of gpu.py.
 
 ::
 
-    python benchmarks/table.py [benchmarks/results/cpu.json]
+    python benchmarks/table.py [benchmarks/results/cpu.json] [--gpu benchmarks/results/gpu.json]
 """
 
 from __future__ import annotations
@@ -12,58 +12,14 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from formats import CLOSE, OURS, SCENARIOS, Row, cell, fastest, find, table, times, us, values
+from gpu_table import gpu_part
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
-OURS = "torch-plateau"
 RIVALS = ["N torch schedulers", "torch.where", "torch.compile", "optax"]
-SCENARIOS = {
-    "quiet": "nothing improves, no lane is cut",
-    "mixed": "1% of the lanes improve and 1% are cut",
-    "cut": "every lane is cut",
-}
-
-CLOSE = 1.3  # times within which a comparison is called close
-
-Row = dict[str, Any]
-
-
-def us(value: float) -> str:
-    """Return a time for people."""
-    return f"{value / 1000:.3g} ms" if value >= 1000 else f"{value:.3g} us"
-
-
-def times(ratio: float) -> str:
-    """Return a ratio for people; below 1 the rival is faster."""
-    return f"{ratio:,.0f}x" if ratio >= 10 else f"{ratio:.2g}x" if ratio >= 2 else f"{ratio:.2f}x"
-
-
-def table(head: list[str], body: Iterable[list[str]]) -> str:
-    """Return a Markdown table; columns after the first are set to the right."""
-    rule = ["---"] + ["--:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *body])
-
-
-def find(rows: list[Row], **wanted: Any) -> list[Row]:
-    """Return the rows that have these values."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-
-
-def fastest(rows: list[Row], **wanted: Any) -> Row | None:
-    """Return the fastest variant of a competitor, None if it did not run."""
-    return min(find(rows, **wanted), key=lambda row: row["median_us"], default=None)
-
-
-def cell(row: Row | None) -> str:
-    """Return time and ratio of a rival."""
-    return f"{us(row['median_us'])} ({times(row['ratio'])})" if row else "-"
-
-
-def values(rows: list[Row], key: str) -> list[Any]:
-    """Return what occurs under a key, in the order of the run."""
-    return list(dict.fromkeys(row[key] for row in rows))
 
 
 # -- the README's three rows ----------------------------------------------------------------------
@@ -100,7 +56,7 @@ def insert(text: str, block: str) -> str | None:
 # -- RESULTS.md -----------------------------------------------------------------------------------
 
 
-def results(report: Row) -> str:
+def results(report: Row, gpu: Row | None) -> str:
     """Return the whole page."""
     rows, checks = report["rows"], report["checks"]
     quick = " This was a quick run: too short to quote." if report["quick"] else ""
@@ -124,6 +80,8 @@ def results(report: Row) -> str:
         "many bytes (the faster of `Tensor.copy_` and `memmove`). *improving*: 1% of the lanes "
         "improve, so nearly every block of `best` is written.",
         bandwidth(find(rows, table="bandwidth")),
+        "## GPU",
+        *gpu_part(gpu),
         "## Not run",
         "\n".join(f"- {x['rival']}, {x['what']}: {x['reason']}." for x in report["not_run"]),
         "## Every row",
@@ -223,12 +181,19 @@ def main() -> int:
     """Read the JSON, write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", type=Path, nargs="?", default=HERE / "results" / "cpu.json")
-    source = parser.parse_args().json
+    parser.add_argument("--gpu", type=Path, default=HERE / "results" / "gpu.json")
+    options = parser.parse_args()
+    source, gpu = options.json, None
+    if options.gpu.exists():
+        gpu = json.loads(options.gpu.read_text(encoding="utf-8"))
+        if not gpu["gpu_run"]:
+            print(f"{options.gpu.name} was not run on a GPU", file=sys.stderr)
+            return 1
     if not source.exists():
         print(f"{source.name} is missing: run benchmarks/run.py first", file=sys.stderr)
         return 1
     report = json.loads(source.read_text(encoding="utf-8"))
-    (HERE / "RESULTS.md").write_text(results(report), encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(results(report, gpu), encoding="utf-8")
     text = insert(README.read_text(encoding="utf-8"), headline(report))
     if text is None:
         print(f"{README.name} lacks {START} or {END}", file=sys.stderr)
