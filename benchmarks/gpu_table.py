@@ -95,7 +95,7 @@ def by_size(rows: list[Row]) -> str:
     body = []
     shown = [(OURS, False), (OURS, True), *RIVALS, ("empty kernel", True)]
     shown = [(rival, graph) for rival, graph in shown if find(rows, rival=rival, graph=graph)]
-    for n in values(rows, "lanes"):
+    for n in sorted(values(rows, "lanes")):
         each = find(rows, lanes=n)
         cells = [pair(quickest(each, rival=rival, graph=graph)) for rival, graph in shown]
         body.append([f"{n:,}", *cells])
