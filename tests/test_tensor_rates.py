@@ -1,13 +1,15 @@
 """Which optimizers wait for a rate on a GPU: the table beside what torch really does, with no GPU.
 
 torch's optimizers run on fake CUDA tensors, and each ``.item()`` of one is counted. Those that a
-rate on the GPU adds to what the same run with a Python float makes are waits for the rate.
+rate on the GPU adds to what the same run with a Python float makes are waits for the rate. Where
+there is a GPU, what torch's own debug mode counts there is compared too.
 """
 
 import inspect
 import itertools
 import re
 import sys
+import warnings
 from unittest.mock import Mock
 
 import pytest
@@ -46,12 +48,19 @@ def on_cpu(kind, options):
     return kind is optim.SparseAdam or (kind is optim.ASGD and options["foreach"] is False)
 
 
-CASES = [
-    pytest.param(kind, options, id=f"{kind.__name__}-{'-'.join(map(str, options.values()))}")
-    for kind in [*KINDS, optim.SparseAdam]
-    for options in options_of(kind)
-    if not (options.get("foreach") and options.get("fused"))  # torch refuses both together
-]
+CASES, REFUSED = [], []  # kinds with options; those that refuse a tensor as the rate
+for kind in [*KINDS, optim.SparseAdam]:
+    for options in options_of(kind):
+        foreach, fused, capturable = (options.get(name) for name in CHOICES)
+        if foreach and fused:
+            continue  # torch refuses both together
+        refused = issubclass(kind, optim.Adam) and foreach and not capturable
+        (REFUSED if refused else CASES).append((kind, options))
+
+
+def each_of(cases):
+    names = [f"{kind.__name__}-{'-'.join(map(str, how.values()))}" for kind, how in cases]
+    return pytest.mark.parametrize(("kind", "options"), cases, ids=names)
 
 
 class Syncs(TorchDispatchMode):
@@ -70,19 +79,24 @@ class Syncs(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def run(kind, options, device, tensor):
+    """A few steps of ``kind`` on a device, with a tensor there or a float as the rate."""
+    params = [torch.nn.Parameter(torch.ones(4, 4, device=device)) for _ in range(2)]
+    optimizer = kind(params, lr=0.5, **options)
+    if tensor:
+        optimizer.param_groups[0]["lr"] = torch.full((), 0.5, device=device)
+    for _ in range(STEPS):
+        for param in params:
+            param.grad = torch.ones_like(param)
+            if kind is optim.SparseAdam:
+                param.grad = param.grad.to_sparse(1)
+        optimizer.step()
+
+
 def syncs_of(kind, options, device, tensor):
-    """How often steps of ``kind`` wait for a device, with a tensor there or a float as the rate."""
+    """How often such a run waits for the device."""
     with Syncs(device) as syncs:
-        params = [torch.nn.Parameter(torch.ones(4, 4, device=device)) for _ in range(2)]
-        optimizer = kind(params, lr=0.5, **options)
-        if tensor:
-            optimizer.param_groups[0]["lr"] = torch.full((), 0.5, device=device)
-        for _ in range(STEPS):
-            for param in params:
-                param.grad = torch.ones_like(param)
-                if kind is optim.SparseAdam:
-                    param.grad = param.grad.to_sparse(1)
-            optimizer.step()
+        run(kind, options, device, tensor)
     return syncs.count
 
 
@@ -122,15 +136,9 @@ def cured(options, cure):
         yield {**options, **changed}
 
 
-@pytest.mark.parametrize(("kind", "options"), CASES)
+@each_of(CASES)
 def test_an_optimizer_is_said_to_wait_exactly_when_torch_waits_for_the_rate(kind, options):
     optimizer = built(kind, options)
-    if issubclass(kind, optim.Adam) and options["foreach"] and not options["capturable"]:
-        with pytest.raises(RuntimeError, match="lr as a Tensor is not supported"):
-            waits_for_its_rate(kind, options)
-        with pytest.raises(ValueError, match="it refuses a tensor rate"):
-            check_takes_tensor_rate(optimizer)
-        return
     check_takes_tensor_rate(optimizer)
     cure = sync_of(optimizer)
     assert (cure is not None) == waits_for_its_rate(kind, options)
@@ -139,6 +147,30 @@ def test_an_optimizer_is_said_to_wait_exactly_when_torch_waits_for_the_rate(kind
     for better in cured(options, cure):
         assert sync_of(built(kind, better)) is None
         assert not waits_for_its_rate(kind, better)
+
+
+@each_of(CASES)
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+def test_a_gpu_waits_for_the_rate_where_an_optimizer_is_said_to(kind, options, cuda_devices):
+    def count(tensor):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                run(kind, options, cuda_devices[0], tensor)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing CUDA operation" in str(each.message) for each in caught)
+
+    assert (sync_of(built(kind, options)) is not None) == (count(True) > count(False))
+
+
+@each_of(REFUSED)
+def test_an_optimizer_that_torch_gives_no_tensor_rate_is_refused(kind, options):
+    with pytest.raises(RuntimeError, match="lr as a Tensor is not supported"):
+        waits_for_its_rate(kind, options)
+    with pytest.raises(ValueError, match="it refuses a tensor rate"):
+        check_takes_tensor_rate(built(kind, options))
 
 
 @pytest.mark.parametrize("kind", [optim.Adafactor, optim.Muon])
