@@ -43,9 +43,9 @@ class TorchLanes:
 
 
 def same_bits(ours, theirs):
-    """Whether two sequences of floats are equal bit for bit (0.0 is not -0.0)."""
-    ours = torch.as_tensor(ours, dtype=torch.float64)
-    theirs = torch.as_tensor(theirs, dtype=torch.float64)
+    """Whether two sequences of floats, on any device, are equal bit for bit (0.0 is not -0.0)."""
+    ours = torch.as_tensor(ours, dtype=torch.float64, device="cpu")
+    theirs = torch.as_tensor(theirs, dtype=torch.float64, device="cpu")
     return torch.equal(ours.view(torch.int64), theirs.view(torch.int64))
 
 
@@ -55,7 +55,7 @@ def assert_same_state(lanes, oracle):
     assert lanes.num_bad_epochs.tolist() == oracle.field("num_bad_epochs")
     assert lanes.cooldown_counter.tolist() == oracle.field("cooldown_counter")
     assert same_bits(lanes.lr_master, oracle.rates)
-    assert torch.equal(lanes.lr, torch.tensor(oracle.rates, dtype=torch.float64).float())
+    assert torch.equal(lanes.lr.cpu(), torch.tensor(oracle.rates, dtype=torch.float64).float())
     assert lanes.improved.tolist() == oracle.improved
     assert lanes.reduced.tolist() == oracle.reduced
     assert lanes.num_reductions.tolist() == oracle.num_reductions

@@ -1,11 +1,13 @@
 """Refused input: for every public call, what is raised, in which words, and that nothing changed.
 
 Each table row is (bad input, exception, pattern of the message), and each test a call that must
-refuse it. A ``Through`` makes its input around the call: inside a vmap, under a FakeTensorMode.
+refuse it. Tensors of the tables are moved to the device that it is given. A ``Through`` makes its
+input there, around the call: inside a vmap, under a FakeTensorMode.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,18 +28,20 @@ BOTH = (TypeError, ValueError)
 
 
 class Through(NamedTuple):
-    run: Callable
+    run: Callable  # of the call that must refuse, and the device
 
 
 def table(rows):
     return pytest.mark.parametrize(("bad", "error", "words"), rows.values(), ids=rows.keys())
 
 
-def assert_refused(call, bad, error, words, *things):
-    """``call(bad)`` raises ``error`` in ``words`` and leaves ``things`` as they are."""
+def assert_refused(call, bad, error, words, *things, device=None):
+    """``call(bad)``, ``bad`` on ``device``, raises ``error`` in ``words`` and changes no thing."""
     before = contents(things)
+    if device and isinstance(bad, torch.Tensor) and not bad.is_meta:
+        bad = bad.to(device)
     with pytest.raises(error, match=f"(?s){words}"):
-        bad.run(call) if isinstance(bad, Through) else call(bad)
+        bad.run(call, device) if isinstance(bad, Through) else call(bad)
     assert contents(things) == before
 
 
@@ -73,18 +77,19 @@ def process_group():
 
 
 def distributed(values):
+    """A DTensor, which lies on the CPU wherever the test is."""
     return distribute_tensor(values, init_device_mesh("cpu", (1,)), [Replicate()])
 
 
-def freed(*shape, start=0, kind=torch.Tensor):
+def freed(*shape, device, start=0, kind=torch.Tensor):
     """``shape`` elements of a tensor whose storage was freed, the first of them at ``start``."""
-    whole = torch.ones(start + math.prod(shape))
+    whole = torch.ones(start + math.prod(shape), device=device)
     part = kind(whole[start:].view(shape))
     whole.untyped_storage().resize_(0)
     return part
 
 
-def fake(*shape, start=0, device="cpu"):
+def fake(*shape, device, start=0):
     with FakeTensorMode():
         if start:
             return torch.ones(start + math.prod(shape), device=device)[start:].view(shape)
@@ -97,10 +102,10 @@ def under_fake_mode(call, value):
 
 
 class OnCuda:
-    """An array of another library that says it lies on a GPU; to read it is a failure."""
+    """An array of another library that says it lies on a far GPU; to read it is a failure."""
 
     def __dlpack_device__(self):
-        return (2, 0)
+        return (2, 99)
 
     def __dlpack__(self, **_):
         pytest.fail("an array on another device was read")
@@ -110,26 +115,31 @@ def unreadable(*shape):
     """Tensors of ``shape`` from which no values can be had."""
     inputs = {
         "meta": torch.ones(shape, device="meta"),
-        "freed": Through(lambda call: call(freed(*shape))),
-        "freed slice": Through(lambda call: call(freed(*shape, start=5))),
-        "freed slice on a cache line": Through(lambda call: call(freed(*shape, start=64))),
-        "freed slice far in": Through(lambda call: call(freed(*shape, start=4_000_000))),
-        "freed parameter": Through(lambda call: call(freed(*shape, kind=Parameter))),
-        "fake": Through(lambda call: call(fake(*shape))),
-        "fake slice": Through(lambda call: call(fake(*shape, start=5))),
-        "fake on cuda": Through(lambda call: call(fake(*shape, device="cuda"))),
+        "fake on cuda": Through(lambda call, _: call(fake(*shape, device="cuda"))),
         "vmapped": Through(
-            lambda call: torch.vmap(lambda x: (call(x), x)[1])(torch.ones(2, *shape))
+            lambda call, d: torch.vmap(lambda x: (call(x), x)[1])(torch.ones(2, *shape, device=d))
         ),
     }
+    for name, make in {
+        "freed": freed,
+        "freed slice": partial(freed, start=5),
+        "freed slice on a cache line": partial(freed, start=64),
+        "freed slice far in": partial(freed, start=4_000_000),
+        "freed parameter": partial(freed, kind=Parameter),
+        "fake": fake,
+        "fake slice": partial(fake, start=5),
+    }.items():
+        inputs[name] = Through(lambda call, d, make=make: call(make(*shape, device=d)))
     return {name: (bad, BOTH, "") for name, bad in inputs.items()}
 
 
 # -- things in use: a best, a cut behind them and a cooldown running -------------------------------
 
 
-def sgd(groups=1, lr=0.1):
-    return SGD([{"params": [torch.zeros(1)], "lr": lr} for _ in range(groups)], lr=0.1)
+def sgd(groups=1, lr=0.1, device="cpu"):
+    """On a GPU one that does not wait for rates there."""
+    each = [{"params": [torch.zeros(1, device=device)], "lr": lr} for _ in range(groups)]
+    return SGD(each, lr=0.1, fused=device != "cpu")
 
 
 def used(thing, n=None):
@@ -147,8 +157,11 @@ def used_drop_in(**settings):
     return used(ReduceLROnPlateau(sgd(), **{"patience": 0, "cooldown": 2, **settings}))
 
 
-def used_batched(**settings):
-    return used(BatchedReduceLROnPlateau(sgd(3), **{"patience": 0, "cooldown": 2, **settings}), 3)
+def used_batched(device="cpu", **settings):
+    """With tensor rates, and so lanes there, on a GPU."""
+    publish = "float" if device == "cpu" else "tensor"
+    settings = {"patience": 0, "cooldown": 2, "publish": publish, **settings}
+    return used(BatchedReduceLROnPlateau(sgd(3, device=device), **settings), 3)
 
 
 # -- hyper-parameters, wherever they come in ------------------------------------------------------
@@ -240,7 +253,7 @@ VECTORS = {
     "a None in a list": ([0.1, None, 0.1], TypeError, r"got \[0.1, None, 0.1\]"),
     "ragged": ([[0.1], [0.1, 0.2], 0.1], TypeError, "got"),
     "an object": (object(), TypeError, "got <object"),
-    "DTensor": (Through(lambda call: call(distributed(torch.ones(3) / 2))), TypeError, "DTensor"),
+    "DTensor": (Through(lambda call, _: call(distributed(torch.ones(3)))), TypeError, "DTensor"),
     **unreadable(3),
 }
 
@@ -251,7 +264,7 @@ def test_lanes_refuse_the_vector_of_settings(name, bad, error, words, device):
     def build(value):
         return PlateauLanes(3, **{"lr": 0.1, name: value}, device=device)
 
-    assert_refused(build, bad, error, f"^{name}: expected .*{words}")
+    assert_refused(build, bad, error, f"^{name}: expected .*{words}", device=device)
 
 
 CONSTRUCTIONS = {
@@ -264,8 +277,8 @@ CONSTRUCTIONS = {
     "lr bool": ({"lr": True}, TypeError, "lr: expected one number or shape .*got True"),
     "modes too few": ({"mode": ["min"] * 2}, ValueError, "mode: expected one word or 3 .*got 2"),
     "mode odd": ({"mode": ["min", "max", 1]}, ValueError, "mode: expected 'min' or 'max', got"),
-    "cuda": ({"device": "cuda"}, RuntimeError, "device: expected 'cpu', got 'cuda'; .*CUDA"),
-    "meta": ({"device": "meta"}, RuntimeError, "device: expected 'cpu', got 'meta'"),
+    "cuda": ({"device": "cuda:99"}, RuntimeError, "device: got 'cuda:99', but"),
+    "meta": ({"device": "meta"}, RuntimeError, "device: expected 'cpu' or 'cuda', got 'meta'"),
     "half": ({"dtype": torch.float16}, ValueError, "dtype: expected .*got torch.float16"),
     "dtype word": ({"dtype": "float32"}, ValueError, "dtype: expected .*got float32"),
     "dtype None": ({"dtype": None}, ValueError, "dtype: expected .*got None"),
@@ -299,22 +312,11 @@ METRICS = {
     "empty": (torch.ones(0), ValueError, r"expected shape \(3,\), got \(0,\)"),
     "0-d": (torch.ones(()), ValueError, r"expected shape \(3,\), got \(\)"),
     "rank 2": (torch.ones(3, 1), ValueError, r"expected shape \(3,\), got \(3, 1\)"),
-    "array too short": (np.ones(2), ValueError, r"expected shape \(3,\), got \(2,\)"),
     "list too long": ([1.0] * 4, ValueError, r"expected shape \(3,\), got \(4,\)"),
     "complex": (torch.ones(3, dtype=torch.complex64), TypeError, "real number.*complex64"),
     "float8": (torch.ones(3).to(torch.float8_e5m2), TypeError, "real number.*float8_e5m2"),
-    "complex array": (np.ones(3, "complex128"), TypeError, "real number.*complex128"),
-    "array of objects": (np.array([1, 2, None]), TypeError, "cannot read this ndarray"),
-    "array of words": (np.array(["a", "b", "c"]), TypeError, "cannot read this ndarray"),
-    "byte-swapped array": (np.ones(3, ">f8"), TypeError, "cannot read this ndarray"),
     "sparse": (torch.ones(3).to_sparse(), TypeError, "expected a dense tensor.*use .to_dense"),
-    "mkldnn": (Through(lambda call: call(torch.ones(3).to_mkldnn())), TypeError, "dense tensor"),
-    "DTensor": (
-        Through(lambda call: call(distributed(torch.ones(3)))),
-        TypeError,
-        r"got a DTensor; pass metrics.full_tensor\(\)",
-    ),
-    "on cuda": (OnCuda(), ValueError, r"expected device cpu, got cuda:0; .*metrics.cpu\(\)"),
+    "on another GPU": (OnCuda(), ValueError, r"expected device .*, got cuda:99; pass metrics.to"),
     "None": (None, TypeError, TENSOR + ", got None"),
     "string": ("abc", TypeError, TENSOR + ", got str"),
     "bytes": (b"abc", TypeError, TENSOR + ", got bytes"),
@@ -325,26 +327,63 @@ METRICS = {
     "tensors in a list": ([torch.ones(())] * 3, TypeError, "list of tensors; pass torch.stack"),
     "an integer past float64": ([1.0, 10**400, 1.0], BOTH, "expected"),
     "under fake mode": (
-        Through(lambda call: under_fake_mode(call, [1.0] * 3)),
+        Through(lambda call, _: under_fake_mode(call, [1.0] * 3)),
         TypeError,
         "memory of its own",
     ),
     **unreadable(3),
-    "meta": (torch.ones(3, device="meta"), ValueError, "expected device cpu, got meta"),
+    "meta": (torch.ones(3, device="meta"), ValueError, "expected device (cpu|cuda:0), got meta$"),
 }
+METRICS_ON_THE_CPU = {
+    "array too short": (np.ones(2), ValueError, r"expected shape \(3,\), got \(2,\)"),
+    "complex array": (np.ones(3, "complex128"), TypeError, "real number.*complex128"),
+    "array of objects": (np.array([1, 2, None]), TypeError, "cannot read this ndarray"),
+    "array of words": (np.array(["a", "b", "c"]), TypeError, "cannot read this ndarray"),
+    "byte-swapped array": (np.ones(3, ">f8"), TypeError, "cannot read this ndarray"),
+    "mkldnn": (Through(lambda call, _: call(torch.ones(3).to_mkldnn())), TypeError, "dense tensor"),
+    "DTensor": (
+        Through(lambda call, _: call(distributed(torch.ones(3)))),
+        TypeError,
+        r"got a DTensor; pass metrics.full_tensor\(\)",
+    ),
+}
+STEPPED = {
+    "f64 lanes": used_lanes,
+    "f32 lanes": partial(used_lanes, dtype=torch.float32),
+    "batched": used_batched,
+}
+each_stepped = pytest.mark.parametrize("make", STEPPED.values(), ids=STEPPED.keys())
 
 
+@each_stepped
 @table(METRICS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-def test_lanes_refuse_the_metrics(dtype, bad, error, words, device):
-    lanes = used_lanes(device, dtype=dtype)
-    assert_refused(lanes.step, bad, error, f"^metrics: .*{words}", lanes)
+def test_the_metrics_are_refused(make, bad, error, words, device):
+    thing = make(device)
+    assert_refused(thing.step, bad, error, f"^metrics: .*{words}", thing, device=device)
 
 
-@table(METRICS)
-def test_the_batched_scheduler_refuses_the_metrics(bad, error, words):
-    scheduler = used_batched()
-    assert_refused(scheduler.step, bad, error, f"^metrics: .*{words}", scheduler)
+@each_stepped
+@table(METRICS_ON_THE_CPU)
+def test_the_metrics_on_the_cpu_are_refused_there_and_by_lanes_on_a_gpu(
+    make, bad, error, words, device
+):
+    if device == "cuda":
+        error, words = ValueError, r"expected device cuda:0, got cpu; pass metrics.to\('cuda:0'\)"
+    thing = make(device)
+    assert_refused(thing.step, bad, error, f"^metrics: .*{words}", thing)
+
+
+def test_good_metrics_on_another_device_are_refused_with_the_cure(device):
+    lanes = used_lanes(device)
+    others = [(OnCuda(), "cuda:99")]
+    if device == "cuda":
+        others += [(torch.ones(3), "cpu"), (np.ones(3), "cpu")]
+    elif torch.cuda.is_available():
+        others += [(torch.ones(3, device="cuda:0"), "cuda:0")]
+    for metrics, there in others:
+        cure = rf"pass metrics.to\('{lanes.device}'\)$"
+        words = f"^metrics: expected device {lanes.device}, got {there}; {cure}"
+        assert_refused(lanes.step, metrics, ValueError, words, lanes)
 
 
 @pytest.mark.parametrize("name", ["int32", "int64", "uint32", "uint64", "float64"])
@@ -352,8 +391,8 @@ def test_float32_lanes_refuse_what_they_cannot_hold_and_say_the_cure(name, devic
     lanes = used_lanes(device, dtype=torch.float32)
     words = rf"^metrics: float32 .*torch.{name} .*metrics.float\(\), or .*dtype=torch.float64"
     metrics = torch.ones(3, dtype=getattr(torch, name))
-    assert_refused(lanes.step, metrics, TypeError, words, lanes)
-    assert_refused(lanes.step, metrics.numpy(), TypeError, words, lanes)
+    for bad in (metrics, metrics.numpy()) if device == "cpu" else (metrics,):
+        assert_refused(lanes.step, bad, TypeError, words, lanes, device=device)
 
 
 ONE_METRIC = {
@@ -368,15 +407,19 @@ ONE_METRIC = {
     "bytes": (b"0.5", TypeError, "expected a number or a one-element tensor, got bytes"),
     "on cuda": (OnCuda(), TypeError, "got OnCuda"),
     "an integer past float64": (10**400, BOTH, "expected"),
-    "vector DTensor": (Through(lambda call: call(distributed(torch.ones(3)))), ValueError, "shape"),
+    "vector DTensor": (
+        Through(lambda call, _: call(distributed(torch.ones(3)))),
+        ValueError,
+        "shape",
+    ),
     **unreadable(),
 }
 
 
 @table(ONE_METRIC)
-def test_the_drop_in_refuses_the_metric(bad, error, words):
-    scheduler = used_drop_in()
-    assert_refused(scheduler.step, bad, error, f"^metrics: .*{words}", scheduler)
+def test_the_drop_in_refuses_the_metric(bad, error, words, device):
+    scheduler, words = used_drop_in(), f"^metrics: .*{words}"
+    assert_refused(scheduler.step, bad, error, words, scheduler, device=device)
 
 
 def test_the_drop_in_reads_what_torch_reads():
@@ -389,7 +432,7 @@ def test_the_drop_in_reads_what_torch_reads():
 
 @pytest.mark.parametrize("start", [0, 1, 7, 8])
 def test_a_negative_bit_view_gives_the_right_answer(start, device):
-    values = torch.arange(1.0, 20.0)
+    values = torch.arange(1.0, 20.0, device=device)
     view = torch.complex(values, -values).conj().imag[start : start + 3]
     assert view.is_neg()
     lanes = PlateauLanes(3, view, mode="max", device=device)
@@ -399,12 +442,13 @@ def test_a_negative_bit_view_gives_the_right_answer(start, device):
 
 def test_no_lanes_at_all_work(device):
     lanes = PlateauLanes(0, 0.1, patience=[], mode=[], groups=[], device=device)
-    for metrics in (torch.ones(0), [], np.ones(0), torch.ones(0, dtype=torch.bool)):
+    tensors = [torch.ones(0, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool)]
+    for metrics in (*tensors, [], *([np.ones(0)] if device == "cpu" else [])):
         assert lanes.step(metrics).shape == (0,)
     lanes.load_state_dict(lanes.state_dict())
-    assert (len(lanes), int(lanes.num_steps), lanes.best.shape) == (0, 4, (0,))
+    assert (len(lanes), int(lanes.num_steps), lanes.best.shape) == (0, 0, (0,))
     words = r"metrics: expected shape \(0,\), got \(1,\)"
-    assert_refused(lanes.step, torch.ones(1), ValueError, words, lanes)
+    assert_refused(lanes.step, torch.ones(1), ValueError, words, lanes, device=device)
 
 
 # -- states ---------------------------------------------------------------------------------------
@@ -437,11 +481,11 @@ LANES_STATES = {
     "groups": (("groups", [1, 1, 1]), ValueError, r"expected None, got \[1, 1, 1\]"),
     "settings None": (("settings", None), BOTH, "expected"),
     "settings of few": (("settings", {"mode": "min"}), KeyError, ".*keys .*factor"),
-    "DTensor": (("lr", lambda: distributed(three(1))), BOTH, "expected"),
-    "meta": (("lr", lambda: three(1).to("meta")), BOTH, "expected"),
-    "freed": (("lr", lambda: freed(3)), BOTH, "expected"),
-    "freed slice": (("lr", lambda: freed(3, start=5)), BOTH, "expected"),
-    "fake": (("lr", lambda: fake(3)), BOTH, "expected"),
+    "DTensor": (("lr", lambda _: distributed(three(1))), BOTH, "expected"),
+    "meta": (("lr", lambda _: three(1).to("meta")), BOTH, "expected"),
+    "freed": (("lr", lambda device: freed(3, device=device)), BOTH, "expected"),
+    "freed slice": (("lr", lambda device: freed(3, start=5, device=device)), BOTH, "expected"),
+    "fake": (("lr", lambda device: fake(3, device=device)), BOTH, "expected"),
 }
 
 
@@ -451,7 +495,7 @@ def test_lanes_refuse_the_state(bad, error, words, device):
     other = PlateauLanes(3, 0.7, mode="max", patience=[1, 2, 3], device=device)
     other.step([5.0, 6.0, 7.0])
     (name, value), state = bad, other.state_dict()
-    bad = {**state, name: value() if callable(value) else value}
+    bad = {**state, name: value(device) if callable(value) else value}
     words = rf"state_dict\['{name}'\]: {words}"
     assert_refused(lanes.load_state_dict, bad, error, words, lanes)
     lanes.load_state_dict(state)
@@ -482,15 +526,15 @@ def test_float32_lanes_refuse_a_best_that_they_cannot_hold(device):
     words = "best: torch.float32 lanes cannot hold .* use float64"
     assert_refused(lanes.load_state_dict, state, ValueError, words, lanes)
     exact.load_state_dict(state)
-    assert_refused(lambda dtype: exact.to("cpu", dtype), torch.float32, ValueError, words, exact)
+    assert_refused(lambda dtype: exact.to(device, dtype), torch.float32, ValueError, words, exact)
 
 
 MOVES = {
-    "cuda": ({"device": "cuda"}, RuntimeError, "device: expected 'cpu', got 'cuda'; .*CUDA"),
-    "meta": ({"device": "meta"}, RuntimeError, "device: expected 'cpu', got 'meta'"),
+    "cuda": ({"device": "cuda:99"}, RuntimeError, "device: got 'cuda:99', but"),
+    "meta": ({"device": "meta"}, RuntimeError, "device: expected 'cpu' or 'cuda', got 'meta'"),
     "no such device": ({"device": "quantum"}, RuntimeError, "quantum"),
     "dtype": ({"dtype": torch.int64}, ValueError, "dtype: expected .*got torch.int64"),
-    "one of both": ({"device": "cuda", "dtype": torch.float32}, RuntimeError, "device: expected"),
+    "one of both": ({"device": "meta", "dtype": torch.float32}, RuntimeError, "device: expected"),
 }
 
 
@@ -601,11 +645,35 @@ def test_the_batched_scheduler_refuses_an_unknown_way_to_publish():
     assert_refused(build, "both", ValueError, words, optimizer)
 
 
+DEVICES = {
+    "floats": (("float", "cuda"), ValueError, "device: expected 'cpu' with publish='float', got"),
+    "absent": (("tensor", "cuda:99"), RuntimeError, "device: got 'cuda:99', but"),
+    "meta": ((None, "meta"), RuntimeError, "device: expected 'cpu' or 'cuda', got 'meta'"),
+}
+
+
+@table(DEVICES)
+def test_the_batched_scheduler_refuses_the_device(bad, error, words, device):
+    optimizer = sgd(3, device=device)
+
+    def build(given):
+        BatchedReduceLROnPlateau(optimizer, publish=given[0], device=given[1])
+
+    assert_refused(build, bad, error, f"^{words}", optimizer)
+
+
+def test_tensor_rates_are_refused_for_parameters_on_several_devices(device):
+    optimizers = [SGD([torch.ones(1, device=where)], lr=0.1) for where in (device, "meta")]
+    with pytest.raises(ValueError, match=r"parameters on one device, got c.*, meta; build"):
+        BatchedReduceLROnPlateau(optimizers, publish="tensor")
+    assert [each.param_groups[0]["lr"] for each in optimizers] == [0.1, 0.1]
+
+
 # -- LaneLR ---------------------------------------------------------------------------------------
 
 
-def stacked(kind=SGD, shape=(3, 2), lr=1.0, dtype=torch.float32):
-    param = torch.ones(shape, dtype=dtype, requires_grad=True)
+def stacked(kind=SGD, shape=(3, 2), lr=1.0, dtype=torch.float32, device="cpu"):
+    param = torch.ones(shape, dtype=dtype, device=device, requires_grad=True)
     param.grad = torch.ones_like(param)
     return kind([param], lr=lr)
 
@@ -641,10 +709,16 @@ def test_a_rate_per_lane_is_refused(bad, error, words, device):
 
 
 def test_a_refused_optimizer_steps_as_before(device):
-    optimizer, words = stacked(lr=0.5), r"expected 1, got 0\.5"
+    optimizer, words = stacked(lr=0.5, device=device), r"expected 1, got 0\.5"
     assert_refused(lambda x: LaneLR(x, used_lanes(device)), optimizer, ValueError, words, optimizer)
     optimizer.step()
     assert optimizer.param_groups[0]["params"][0].tolist() == [[0.5, 0.5]] * 3
+
+
+def test_stacked_parameters_on_another_device_are_refused(device):
+    optimizer, lanes = stacked(device="meta"), used_lanes(device)
+    words = rf"param_groups\[0\]: .* on the lanes' device, {lanes.device}, got meta"
+    assert_refused(lambda x: LaneLR(x, lanes), optimizer, ValueError, words, lanes)
 
 
 GROUPS = {"several groups": [1, 2, 1], "as many groups as lanes": [2, 0, 1]}
@@ -652,7 +726,7 @@ GROUPS = {"several groups": [1, 2, 1], "as many groups as lanes": [2, 0, 1]}
 
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS.keys())
 def test_lanes_without_one_rate_each_are_refused(groups, device):
-    optimizer, words = stacked(), r"^lanes: expected one rate per lane, got \d groups"
+    optimizer, words = stacked(device=device), r"^lanes: expected one rate per lane, got \d groups"
     lanes = PlateauLanes(3, 0.1, groups=groups, device=device)
     assert_refused(lambda x: LaneLR(optimizer, x), lanes, ValueError, words, optimizer, lanes)
 

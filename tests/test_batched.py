@@ -17,17 +17,19 @@ from torch_plateau import BatchedReduceLROnPlateau
 PUBLISH = pytest.mark.parametrize("publish", ["float", "tensor"])
 
 
-def sgd(*rates, kind=SGD, **keywords):
-    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates]
-    return kind(groups, lr=1.0, **keywords)
+def sgd(*rates, kind=SGD, device="cpu"):
+    """An optimizer with a group for each rate; on a GPU it does not wait for rates there."""
+    params = [torch.nn.Parameter(torch.ones(1, device=device)) for _ in rates]
+    groups = [{"params": [param], "lr": rate} for param, rate in zip(params, rates, strict=True)]
+    return kind(groups, lr=1.0, **({"fused": True} if device != "cpu" and kind is SGD else {}))
 
 
 def rates_of(*optimizers):
     return [float(group["lr"]) for each in optimizers for group in each.param_groups]
 
 
-def noisy(steps, n):
-    return (torch.rand(steps, n, dtype=torch.float64) * 8).round() / 8 - 0.25
+def noisy(steps, n, device="cpu"):
+    return ((torch.rand(steps, n, dtype=torch.float64) * 8).round() / 8 - 0.25).to(device)
 
 
 def rounded(rates):
@@ -68,8 +70,9 @@ SETTINGS = [
 
 
 @PUBLISH
-def test_a_lane_per_optimizer_decides_as_a_torch_scheduler_for_each(publish):
-    optimizers, reference = ([sgd(*rates) for rates in RATES] for _ in range(2))
+def test_a_lane_per_optimizer_decides_as_a_torch_scheduler_for_each(publish, device):
+    optimizers = [sgd(*rates, device=device) for rates in RATES]
+    reference = [sgd(*rates) for rates in RATES]
     oracle = [Torchs(o, cooldown=1, **s) for o, s in zip(reference, SETTINGS, strict=True)]
     keywords = {name: [each[name] for each in SETTINGS] for name in ("patience", "mode")}
     floors = [floor for each in SETTINGS for floor in each["min_lr"]]
@@ -78,7 +81,7 @@ def test_a_lane_per_optimizer_decides_as_a_torch_scheduler_for_each(publish):
     )
     assert isinstance(scheduler, Torchs)
     assert scheduler.optimizer is optimizers
-    for step, row in enumerate(noisy(60, 4), start=1):
+    for step, row in enumerate(noisy(60, 4, device), start=1):
         scheduler.step(row)
         for each, metric in zip(oracle, row.tolist(), strict=True):
             each.step(metric)
@@ -92,31 +95,34 @@ def test_a_lane_per_optimizer_decides_as_a_torch_scheduler_for_each(publish):
 
 
 @PUBLISH
-def test_a_lane_per_group_of_one_optimizer_decides_as_a_torch_scheduler_for_each(publish):
+def test_a_lane_per_group_of_one_optimizer_decides_as_a_torch_scheduler_for_each(publish, device):
     rates, factors = [0.1, 0.5, 0.3], [0.5, 0.1, 0.9]
-    optimizer, reference = sgd(*rates), [sgd(rate) for rate in rates]
+    optimizer, reference = sgd(*rates, device=device), [sgd(rate) for rate in rates]
     oracle = [Torchs(o, factor=f, patience=1) for o, f in zip(reference, factors, strict=True)]
     scheduler = BatchedReduceLROnPlateau(optimizer, factor=factors, patience=1, publish=publish)
     assert scheduler.optimizer is optimizer
-    for row in noisy(60, 3):
+    for row in noisy(60, 3, device):
         scheduler.step(row)
         for each, metric in zip(oracle, row.tolist(), strict=True):
             each.step(metric)
         assert_publishes(scheduler, rates_of(*reference))
 
 
-def test_rates_are_published_as_they_were_given_unless_told():
-    assert BatchedReduceLROnPlateau([sgd(0.1), sgd(0.2)]).publish == "float"
-    assert BatchedReduceLROnPlateau([sgd(0.1), sgd(torch.tensor(0.2))]).publish == "tensor"
+def test_rates_are_published_as_they_were_given_unless_told(device):
+    for other, publish in ((0.2, "float"), (torch.tensor(0.2, device=device), "tensor")):
+        optimizers = [sgd(0.1, device=device), sgd(other, device=device)]
+        scheduler = BatchedReduceLROnPlateau(optimizers)
+        assert scheduler.publish == publish
+        assert scheduler.lanes.device.type == (device if publish == "tensor" else "cpu")
     held = 0.1 + 0.2
-    optimizer = sgd(held)
+    optimizer = sgd(held, device=device)
     scheduler = BatchedReduceLROnPlateau(optimizer)
     scheduler.step([1.0])
     assert optimizer.param_groups[0]["lr"] is held
 
 
-def test_the_last_rates_are_copies():
-    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), publish="tensor")
+def test_the_last_rates_are_copies(device):
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25, device=device), publish="tensor")
     scheduler.get_last_lr()[0].fill_(9.0)
     assert scheduler.lanes.lr.tolist() == rates_of(scheduler.optimizer) == [0.5, 0.25]
 
@@ -147,8 +153,8 @@ NEW_RATES = {
 
 @PUBLISH
 @pytest.mark.parametrize("write", NEW_RATES.values(), ids=NEW_RATES.keys())
-def test_a_rate_that_was_replaced_is_adopted(write, publish):
-    optimizer, reference = sgd(0.5, 0.125), [sgd(0.5), sgd(0.125)]
+def test_a_rate_that_was_replaced_is_adopted(write, publish, device):
+    optimizer, reference = sgd(0.5, 0.125, device=device), [sgd(0.5), sgd(0.125)]
     scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish=publish)
     oracle = [Torchs(each, patience=0) for each in reference]
     for i, row in enumerate([[1.0, 1.0], [0.5, 0.5], [2.0, 0.25], [2.0, 2.0]]):
@@ -161,8 +167,8 @@ def test_a_rate_that_was_replaced_is_adopted(write, publish):
         assert_publishes(scheduler, rates_of(*reference))
 
 
-def test_a_rate_that_was_written_in_place_is_adopted():
-    optimizer = sgd(0.5, 0.125)
+def test_a_rate_that_was_written_in_place_is_adopted(device):
+    optimizer = sgd(0.5, 0.125, device=device)
     scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish="tensor")
     scheduler.step([1.0, 1.0])
     optimizer.param_groups[1]["lr"].fill_(0.25)
@@ -181,8 +187,8 @@ BAD_RATES = {
 
 @PUBLISH
 @pytest.mark.parametrize(("bad", "error", "words"), BAD_RATES.values(), ids=BAD_RATES.keys())
-def test_a_rate_that_is_none_is_refused_and_no_lane_advances(bad, error, words, publish):
-    optimizer = sgd(0.5, 0.125)
+def test_a_rate_that_is_none_is_refused_and_no_lane_advances(bad, error, words, publish, device):
+    optimizer = sgd(0.5, 0.125, device=device)
     scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish=publish)
     scheduler.step([1.0, 1.0])
     optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.3, bad
@@ -199,11 +205,11 @@ def test_a_rate_that_is_none_is_refused_and_no_lane_advances(bad, error, words, 
 
 
 @PUBLISH
-def test_a_group_added_later_is_refused_at_the_next_step(publish):
-    optimizer = sgd(0.5)
-    scheduler = BatchedReduceLROnPlateau([optimizer, sgd(0.25)], patience=0, publish=publish)
+def test_a_group_added_later_is_refused_at_the_next_step(publish, device):
+    optimizer, other = sgd(0.5, device=device), sgd(0.25, device=device)
+    scheduler = BatchedReduceLROnPlateau([optimizer, other], patience=0, publish=publish)
     scheduler.step([1.0, 1.0])
-    optimizer.add_param_group({"params": [torch.ones(1)], "lr": 0.1})
+    optimizer.add_param_group({"params": [torch.ones(1, device=device)], "lr": 0.1})
     with pytest.raises(
         ValueError, match=r"expected 2 param groups, .*got 3; build a new scheduler"
     ):
@@ -215,13 +221,13 @@ def test_a_group_added_later_is_refused_at_the_next_step(publish):
 
 
 @PUBLISH
-def test_a_warm_up_may_write_the_rates_first(publish):
+def test_a_warm_up_may_write_the_rates_first(publish, device):
     rates, settings = [0.5, 0.25], {"patience": 0, "factor": 0.5}
-    optimizer, reference = sgd(*rates), [sgd(rate) for rate in rates]
+    optimizer, reference = sgd(*rates, device=device), [sgd(rate) for rate in rates]
     scheduler = BatchedReduceLROnPlateau(optimizer, publish=publish, **settings)
     oracle = [Torchs(each, **settings) for each in reference]
     warm_up = [LinearLR(each, start_factor=0.5, total_iters=4) for each in (optimizer, *reference)]
-    for row in noisy(20, 2):
+    for row in noisy(20, 2, device):
         for each in (optimizer, *reference):
             each.step()
         if warm_up[0].last_epoch < 4:
@@ -237,8 +243,8 @@ def test_a_warm_up_may_write_the_rates_first(publish):
 # -- loading --------------------------------------------------------------------------------------
 
 
-def test_views_are_repaired_after_the_optimizer_loads_and_no_digit_is_lost():
-    optimizers = [sgd(0.1), sgd(0.3, 0.7)]
+def test_views_are_repaired_after_the_optimizer_loads_and_no_digit_is_lost(device):
+    optimizers = [sgd(0.1, device=device), sgd(0.3, 0.7, device=device)]
     scheduler = BatchedReduceLROnPlateau(optimizers, patience=0, publish="tensor")
     for metric in (1.0, 2.0):
         scheduler.step([metric, metric])
@@ -256,16 +262,17 @@ def test_views_are_repaired_after_the_optimizer_loads_and_no_digit_is_lost():
 
 @PUBLISH
 @pytest.mark.parametrize("order", ["optimizers first", "scheduler first"])
-def test_a_resumed_run_goes_on_as_if_never_stopped(order, publish):
+def test_a_resumed_run_goes_on_as_if_never_stopped(order, publish, device):
     settings = {"patience": 1, "factor": 0.7, "cooldown": 1, "min_lr": 1e-3}
-    rows = noisy(60, 3)
-    straight = BatchedReduceLROnPlateau([sgd(*r) for r in RATES[:3]], publish=publish, **settings)
+    rows = noisy(60, 3, device)
+    optimizers = [sgd(*rates, device=device) for rates in RATES[:3]]
+    straight = BatchedReduceLROnPlateau(optimizers, publish=publish, **settings)
     for row in rows[:30]:
         straight.step(row)
     saved = through_a_file(
         [straight.state_dict(), *(each.state_dict() for each in straight.optimizer)]
     )
-    optimizers = [sgd(*rates) for rates in ([0.9], [0.9] * 2, [0.9] * 3)]
+    optimizers = [sgd(*[0.9] * groups, device=device) for groups in (1, 2, 3)]
     resumed = BatchedReduceLROnPlateau(optimizers, publish=publish, mode="max")
     pairs = list(zip(optimizers, saved[1:], strict=True))
     if order == "scheduler first":
@@ -296,8 +303,9 @@ def test_a_state_is_a_snapshot_of_tensors_and_primitives():
 
 @PUBLISH
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_has_optimizers_of_its_own_and_repairs_them(twin, publish):
-    scheduler = BatchedReduceLROnPlateau([sgd(0.5), sgd(0.25)], patience=0, publish=publish)
+def test_a_copy_has_optimizers_of_its_own_and_repairs_them(twin, publish, device):
+    optimizers = [sgd(rate, device=device) for rate in (0.5, 0.25)]
+    scheduler = BatchedReduceLROnPlateau(optimizers, patience=0, publish=publish)
     scheduler.step([1.0, 1.0])
     other = twin(scheduler)
     other.step([2.0, 0.5])
@@ -311,8 +319,8 @@ def test_a_copy_has_optimizers_of_its_own_and_repairs_them(twin, publish):
     assert_publishes(scheduler, [0.5, 0.25])
 
 
-def test_a_dropped_scheduler_leaves_the_optimizer_alone():
-    optimizer = sgd(0.5)
+def test_a_dropped_scheduler_leaves_the_optimizer_alone(device):
+    optimizer = sgd(0.5, device=device)
     scheduler = BatchedReduceLROnPlateau(optimizer, publish="tensor")
     live, state = scheduler.lanes.lr, through_a_file(optimizer.state_dict())
     del scheduler
@@ -347,14 +355,14 @@ TAKES_TENSORS = {
 }
 
 
-def train(kind, keywords, schedule):
+def train(kind, keywords, schedule, device):
     """Four steps of one 2-d parameter, with a cut from 0.5 to 0.25 after the second."""
-    param = torch.nn.Parameter(torch.linspace(1, 2, 6).view(3, 2))
+    param = torch.nn.Parameter(torch.linspace(1, 2, 6, device=device).view(3, 2))
     optimizer = kind([param], lr=0.5, **keywords)
     scheduler = schedule(optimizer)
     places = []
     for i, metric in enumerate([1.0, 2.0, 0.5, 0.25]):
-        gradient = torch.full((3, 2), 0.5 + i)
+        gradient = torch.full((3, 2), 0.5 + i, device=device)
         param.grad = gradient.to_sparse(1) if kind is torch.optim.SparseAdam else gradient
         optimizer.step()
         scheduler.step(metric)
@@ -363,8 +371,9 @@ def train(kind, keywords, schedule):
 
 
 @PUBLISH
+@pytest.mark.filterwarnings("ignore:.* waits for its rate at every step:UserWarning")
 @pytest.mark.parametrize(("kind", "keywords"), TAKES_TENSORS.values(), ids=TAKES_TENSORS.keys())
-def test_an_optimizer_steps_with_the_cut_rate(kind, keywords, publish):
+def test_an_optimizer_steps_with_the_cut_rate(kind, keywords, publish, device):
     class OneLane(BatchedReduceLROnPlateau):
         def step(self, metric):
             super().step([metric])
@@ -372,32 +381,32 @@ def test_an_optimizer_steps_with_the_cut_rate(kind, keywords, publish):
     def ours(optimizer):
         return OneLane(optimizer, factor=0.5, patience=0, publish=publish)
 
-    places = train(kind, keywords, ours)
-    expected = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=0))
-    uncut = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=9))
+    places = train(kind, keywords, ours, device)
+    expected = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=0), device)
+    uncut = train(kind, keywords, lambda o: Torchs(o, factor=0.5, patience=9), device)
     assert torch.allclose(places, expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(places[3], uncut[3], rtol=1e-3, atol=1e-3)
 
 
-def test_rprop_runs_too_though_it_reads_its_rate_only_once():
-    optimizer = sgd(0.5, kind=torch.optim.Rprop)
+def test_rprop_runs_too_though_it_reads_its_rate_only_once(device):
+    optimizer = sgd(0.5, kind=torch.optim.Rprop, device=device)
     scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish="tensor")
     for metric in (1.0, 2.0):
-        optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(1, device=device)
         optimizer.step()
         scheduler.step([metric])
     assert_publishes(scheduler, [0.5 * 0.1])
 
 
-def test_the_step_size_of_sgd_is_the_cut_rate():
-    optimizers = [sgd(0.5), sgd(0.25)]
+def test_the_step_size_of_sgd_is_the_cut_rate(device):
+    optimizers = [sgd(0.5, device=device), sgd(0.25, device=device)]
     scheduler = BatchedReduceLROnPlateau(optimizers, factor=0.5, patience=0, publish="tensor")
     for row in ([1.0, 1.0], [2.0, 0.5]):
         scheduler.step(row)
     moved = []
     for optimizer in optimizers:
         param = optimizer.param_groups[0]["params"][0]
-        param.grad = torch.ones(1)
+        param.grad = torch.ones_like(param)
         optimizer.step()
         moved.append(1.0 - param.item())
     assert moved == [0.25, 0.25]

@@ -115,7 +115,7 @@ def test_lanes_watch_the_metric_that_was_asked_for(run, tmp_path, metric, says):
         (["--metric", "auc"], "--metric"),
         (["--imbalanced", "--lanes", "3"], "--lanes: expected an even number"),
         (["--imbalanced", "--metric", "accuracy"], "--metric: one half watches accuracy already"),
-        (["--device", "cuda"], "device: expected 'cpu', got 'cuda'"),
+        (["--device", "cuda:99"], "device: got 'cuda:99', but"),
         (["--device", "abacus"], "abacus"),
         (["--out", "nowhere/picture.png"], "--out: No such file or directory"),
         (["--out", "."], "--out: Is a directory"),
@@ -134,7 +134,7 @@ def test_what_cannot_work_is_refused_before_the_training(run, tmp_path, options,
 def test_an_old_picture_is_kept_when_the_demo_is_refused(run, tmp_path):
     old = tmp_path / "picture.png"
     old.write_bytes(b"old")
-    assert run("--out", "picture.png", "--device", "cuda").exit_code == 1
+    assert run("--out", "picture.png", "--device", "cuda:99").exit_code == 1
     assert old.read_bytes() == b"old"
 
 

@@ -189,12 +189,12 @@ SCENARIOS = {  # settings, metrics, at which steps (from 0) the rate of 0.5 is c
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
 @pytest.mark.parametrize("tensors", [False, True], ids=["float rates", "one tensor rate"])
-def test_upstreams_scenarios_cut_at_the_same_steps(scenario, tensors):
+def test_upstreams_scenarios_cut_at_the_same_steps(scenario, tensors, device):
     settings, metrics, expected = scenario
-    second = torch.tensor(0.5, dtype=torch.float64) if tensors else 0.5
+    second = torch.tensor(0.5, dtype=torch.float64, device=device) if tensors else 0.5
     ours, theirs = pair(0.5, second, **settings)
     cuts = []
-    for i, metric in enumerate(metrics):
+    for i, metric in enumerate(torch.tensor(metrics, dtype=torch.float64, device=device)):
         before = rates_in(ours)
         step_both(ours, theirs, [metric])
         cuts += [i] if rates_in(ours) != before else []
@@ -226,9 +226,9 @@ def test_either_class_loads_the_state_of_the_other_and_goes_on(loader, saver, se
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_copies_go_on_like_the_original_and_with_their_own_optimizer(twin):
+def test_copies_go_on_like_the_original_and_with_their_own_optimizer(twin, device):
     settings = {"patience": 1, "cooldown": 1, "min_lr": [0.0, 0.01]}
-    ours, theirs = pair(0.1, torch.tensor(0.3), **settings)
+    ours, theirs = pair(0.1, torch.tensor(0.3, device=device), **settings)
     step_both(ours, theirs, METRICS[:4])
     ours.note = "kept"
     optimizer, copied = twin((ours.optimizer, ours))
@@ -273,8 +273,8 @@ def test_a_float_rate_stays_a_float_and_the_same_one_until_it_is_cut(others):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_a_tensor_rate_stays_the_same_tensor(shape, dtype):
-    rate = torch.full(shape, 0.1, dtype=dtype)
+def test_a_tensor_rate_stays_the_same_tensor(shape, dtype, device):
+    rate = torch.full(shape, 0.1, dtype=dtype, device=device)
     ours, theirs = pair(rate, factor=0.7, patience=0)
     held = ours.optimizer.param_groups[0]["lr"]
     for i in range(30):
@@ -285,8 +285,8 @@ def test_a_tensor_rate_stays_the_same_tensor(shape, dtype):
     assert float(held) < 1e-4
 
 
-def test_a_tensor_rate_that_groups_share_is_cut_once():
-    shared = torch.tensor(1.0)
+def test_a_tensor_rate_that_groups_share_is_cut_once(device):
+    shared = torch.tensor(1.0, device=device)
     optimizer = SGD([{"params": [torch.zeros(1)]} for _ in range(3)], lr=shared)
     assert all(group["lr"] is shared for group in optimizer.param_groups)
     scheduler = ReduceLROnPlateau(optimizer, patience=0)
@@ -296,8 +296,9 @@ def test_a_tensor_rate_that_groups_share_is_cut_once():
     assert scheduler.get_last_lr() == [shared] * 3
 
 
-def test_the_last_rates_are_a_snapshot_that_nothing_aliases():
-    ours, theirs = pair(0.3, torch.tensor(0.5), torch.tensor([0.25]), patience=0)
+def test_the_last_rates_are_a_snapshot_that_nothing_aliases(device):
+    tensors = [torch.tensor(0.5, device=device), torch.tensor([0.25], device=device)]
+    ours, theirs = pair(0.3, *tensors, patience=0)
     for scheduler in (ours, theirs):
         groups = scheduler.optimizer.param_groups
         for metric in (1.0, 2.0, 0.5):
@@ -308,7 +309,7 @@ def test_the_last_rates_are_a_snapshot_that_nothing_aliases():
                 assert torch.equal(rate, group["lr"])
         groups[0]["lr"] = 7.0
         groups[1]["lr"].fill_(8.0)
-        groups[2]["lr"] = torch.tensor([9.0])
+        groups[2]["lr"] = torch.tensor([9.0], device=device)
     assert ours.get_last_lr() == theirs.get_last_lr() == [0.3 * 0.1, torch.tensor(0.05), 0.025]
     step_both(ours, theirs, [0.25])
     assert ours.get_last_lr() == [7.0, 8.0, 9.0]
@@ -367,18 +368,18 @@ def test_whatever_is_a_number_is_a_metric(number):
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_one_element_of_any_dtype_and_rank_is_a_metric(dtype, shape):
+def test_one_element_of_any_dtype_and_rank_is_a_metric(dtype, shape, device):
     largest = torch.iinfo(dtype).max if dtype in TYPES[1:9] else 0.1
     for value in (largest, 1, 0):
-        metric = torch.full(shape, value, dtype=dtype)
+        metric = torch.full(shape, value, dtype=dtype).to(device)
         step_both(*pair(mode="max"), [metric])
-        inside = torch.tensor([[0, 0, 0], [0, 0, value]], dtype=dtype)
+        inside = torch.tensor([[0, 0, 0], [0, 0, value]], dtype=dtype).to(device)
         step_both(*pair(mode="max"), [inside[1, 2], inside[1:, 2:]])
 
 
-def test_a_metric_that_requires_grad_is_read_without_a_warning():
+def test_a_metric_that_requires_grad_is_read_without_a_warning(device):
     scheduler = ReduceLROnPlateau(sgd())
-    loss = (torch.tensor(3.0, requires_grad=True) * 2).square()
+    loss = (torch.tensor(3.0, device=device, requires_grad=True) * 2).square()
     scheduler.step(loss)
     assert scheduler.best == 36.0
     loss.backward()
@@ -420,14 +421,14 @@ def test_a_subclass_that_cuts_in_its_own_way_is_asked():
 
 
 @pytest.mark.parametrize("tensor_rate", [False, True], ids=["float rate", "tensor rate"])
-def test_a_model_trains_as_with_torchs_class(tensor_rate):
+def test_a_model_trains_as_with_torchs_class(tensor_rate, device):
     x = torch.randn(64, 5)
     y = x @ torch.randn(5, 1) + 0.1 * torch.randn(64, 1)
-    weights, histories = [], []
+    x, y, weights, histories = x.to(device), y.to(device), [], []
     for kind in KINDS:
         torch.manual_seed(1)
-        model = torch.nn.Linear(5, 1)
-        rate = torch.tensor(0.5) if tensor_rate else 0.5
+        model = torch.nn.Linear(5, 1).to(device)
+        rate = torch.tensor(0.5, device=device) if tensor_rate else 0.5
         optimizer = SGD(model.parameters(), lr=rate, momentum=0.9)
         scheduler = kind(optimizer, patience=2, factor=0.5, cooldown=1)
         history = []

@@ -39,7 +39,7 @@ def optimizer_of(request):
 
 
 def test_stacked_parameters_take_the_steps_of_separate_optimizers(optimizer_of, device):
-    starts = [torch.randn(N, 5, 3, dtype=torch.float64), torch.randn(N, dtype=torch.float64)]
+    starts = [torch.randn(shape, dtype=torch.float64).to(device) for shape in ((N, 5, 3), (N,))]
     stacked = [start.clone().requires_grad_() for start in starts]
     lanes = PlateauLanes(N, RATES, device=device)
     one = optimizer_of(stacked, 1.0)
@@ -48,12 +48,13 @@ def test_stacked_parameters_take_the_steps_of_separate_optimizers(optimizer_of, 
     many = [optimizer_of(params, float(RATES[i])) for i, params in enumerate(apart)]
     for step in range(100):
         if step == 50:  # a cut in the middle of training, of every other lane
-            cut = torch.where(torch.arange(N) % 2 == 0, 0.5, 1.0).double() * lanes.lr_master
+            cut = lanes.lr_master
+            cut[::2] *= 0.5
             lanes.load_state_dict({**lanes.state_dict(), "lr": cut})
             for i, optimizer in enumerate(many):
                 optimizer.param_groups[0]["lr"] = float(cut[i])
         for p, parts in zip(stacked, zip(*apart, strict=True), strict=True):
-            p.grad = torch.randn_like(p)
+            p.grad = torch.randn(p.shape, dtype=p.dtype).to(device)
             for i, part in enumerate(parts):
                 part.grad = p.grad[i].clone()
         one.step()
@@ -77,7 +78,8 @@ def test_an_ensemble_trains_as_separate_models_with_torch_schedulers_do(device):
     x = torch.randn(64, 4, dtype=torch.float64)
     y = x.sum(1, keepdim=True).sin()
     settings = {"patience": 1, "factor": 0.5, "threshold": 0.05, "cooldown": 1}
-    models = make_models()
+    x, y = x.to(device), y.to(device)
+    models = [model.to(device) for model in make_models()]
     base = copy.deepcopy(models[0])
     params, buffers = stack_module_state(models)
 
@@ -121,7 +123,7 @@ def test_an_ensemble_trains_as_separate_models_with_torch_schedulers_do(device):
 def test_float32_parameters_get_the_published_rate_and_float64_the_master(device):
     lanes = PlateauLanes(2, [0.1, 0.3], device=device)
     for dtype, rates in ((torch.float32, lanes.lr), (torch.float64, lanes.lr_master)):
-        p = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
+        p = torch.zeros(2, 3, dtype=dtype, device=device, requires_grad=True)
         optimizer = torch.optim.SGD([p], lr=1.0)
         LaneLR(optimizer, lanes)
         p.grad = -torch.ones_like(p)
@@ -130,7 +132,7 @@ def test_float32_parameters_get_the_published_rate_and_float64_the_master(device
 
 
 def test_a_closure_sees_gradients_made_inside_the_step(device):
-    p = torch.ones(2, 1, requires_grad=True)
+    p = torch.ones(2, 1, device=device, requires_grad=True)
     optimizer = torch.optim.SGD([p], lr=1.0)
     LaneLR(optimizer, PlateauLanes(2, [0.5, 0.25], device=device))
 
@@ -145,7 +147,7 @@ def test_a_closure_sees_gradients_made_inside_the_step(device):
 
 
 def test_parameters_without_a_gradient_stay(device):
-    p, q = (torch.ones(2, 1, requires_grad=True) for _ in range(2))
+    p, q = (torch.ones(2, 1, device=device, requires_grad=True) for _ in range(2))
     optimizer = torch.optim.SGD([p, q], lr=1.0, weight_decay=0.1)
     LaneLR(optimizer, PlateauLanes(2, 0.5, device=device))
     p.grad = torch.ones_like(p)
@@ -155,7 +157,7 @@ def test_parameters_without_a_gradient_stay(device):
 
 
 def test_a_group_added_later_gets_the_rates_too_or_is_refused(device):
-    p, q, wrong = torch.ones(2, 1), torch.ones(2, 4), torch.ones(3)
+    p, q, wrong = (torch.ones(shape, device=device) for shape in ((2, 1), (2, 4), (3,)))
     for tensor in (p, q, wrong):
         tensor.requires_grad_().grad = torch.ones_like(tensor)
     optimizer = torch.optim.SGD([p], lr=1.0)
@@ -170,7 +172,7 @@ def test_a_group_added_later_gets_the_rates_too_or_is_refused(device):
 
 
 def test_a_rate_that_is_set_on_the_optimizer_is_refused_at_its_next_step(device):
-    p = torch.ones(2, 1, requires_grad=True)
+    p = torch.ones(2, 1, device=device, requires_grad=True)
     p.grad = torch.ones_like(p)
     optimizer = torch.optim.SGD([p], lr=1.0)
     LaneLR(optimizer, PlateauLanes(2, 0.5, device=device))
@@ -181,7 +183,7 @@ def test_a_rate_that_is_set_on_the_optimizer_is_refused_at_its_next_step(device)
 
 
 def test_after_remove_the_optimizer_is_its_old_self(device):
-    p = torch.ones(2, 1, requires_grad=True)
+    p = torch.ones(2, 1, device=device, requires_grad=True)
     p.grad = torch.ones_like(p)
     optimizer = torch.optim.SGD([p], lr=1.0)
     LaneLR(optimizer, PlateauLanes(2, 0.5, device=device)).remove()
@@ -190,7 +192,7 @@ def test_after_remove_the_optimizer_is_its_old_self(device):
 
 
 def test_a_second_lane_lr_on_one_optimizer_is_refused(device):
-    p = torch.ones(2, 1, requires_grad=True)
+    p = torch.ones(2, 1, device=device, requires_grad=True)
     optimizer = torch.optim.SGD([p], lr=1.0)
     lanes = PlateauLanes(2, 0.5, device=device)
     first = LaneLR(optimizer, lanes)

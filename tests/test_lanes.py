@@ -5,6 +5,7 @@ import io
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,15 +19,16 @@ DTYPES = ["bool", *INTEGERS, "float16", "bfloat16", "float32", "float64"]
 FLOAT32_HOLDS = ["bool", "int8", "int16", "uint8", "uint16", "float16", "bfloat16", "float32"]
 
 
-def noisy(steps, n, start=0):
-    """Metrics with many ties and plateaus, different in every lane."""
-    generator = torch.Generator().manual_seed(start)
-    return (torch.rand(steps, n, generator=generator, dtype=torch.float64) * 8).round() / 8 - 0.25
+def noisy(steps, n, device="cpu"):
+    """Metrics with many ties and plateaus, different in every lane, the same on every device."""
+    generator = torch.Generator().manual_seed(0)
+    metrics = (torch.rand(steps, n, generator=generator, dtype=torch.float64) * 8).round() / 8
+    return (metrics - 0.25).to(device)
 
 
 def check_against_torch(lanes, oracle, rows):
     for row in rows:
-        lanes.step(row)
+        lanes.step(row.to(lanes.device))
         oracle.step([float(x) for x in row.tolist()])
         assert_same_state(lanes, oracle)
 
@@ -72,9 +74,9 @@ def test_all_bit_patterns_of_a_16_bit_float_are_read_right(name, dtype, device):
         numbers = torch.where(values.isnan(), worst, values)
         for best in (torch.full_like(values, worst), numbers, numbers.roll(12345)):
             lanes.load_state_dict({**lanes.state_dict(), "best": best})
-            lanes.step(metrics)
+            lanes.step(metrics.to(device))
             better = values < best if mode == "min" else values > best
-            assert torch.equal(lanes.improved, better)
+            assert torch.equal(lanes.improved.cpu(), better)
             assert same_bits(lanes.best.double(), torch.where(better, values, best))
 
 
@@ -114,13 +116,18 @@ WAYS = {
     "subclass": lambda v: v.as_subclass(OwnTensor),
     "subclass without the C interface": lambda v: v.as_subclass(OlderTensor),
     "imaginary part": lambda v: torch.complex(-v, v).imag,
+    "of another library": lambda v: SimpleNamespace(
+        __dlpack__=v.__dlpack__, __dlpack_device__=v.__dlpack_device__, tolist=v.tolist
+    ),
+    "list": torch.Tensor.tolist,
+    "tuple": lambda v: tuple(v.tolist()),
+}
+ARRAYS = {
     "array": lambda v: v.numpy(),
     "every second of an array": lambda v: np.stack([v, -v], 1).ravel()[::2],
     "reversed array": lambda v: np.flip(v.numpy()[::-1].copy()),
     "array of one value": lambda v: np.broadcast_to(v[:1].numpy(), len(v)),
     "read-only array": lambda v: read_only(v.numpy().copy()),
-    "list": torch.Tensor.tolist,
-    "tuple": lambda v: tuple(v.tolist()),
 }
 
 
@@ -132,8 +139,7 @@ def read_only(array):
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 @pytest.mark.parametrize("n", [1, 5, 700])
 def test_metrics_are_read_wherever_they_lie(way, n, device):
-    values = noisy(1, n)[0] + 1
-    metrics = way(values)
+    metrics = way(noisy(1, n, device)[0] + 1)
     lanes = PlateauLanes(n, 0.1, mode="max", device=device)
     lanes.step(metrics)
     expected = metrics if isinstance(metrics, (list, tuple)) else metrics.tolist()
@@ -141,17 +147,28 @@ def test_metrics_are_read_wherever_they_lie(way, n, device):
     assert not lanes.best.requires_grad
 
 
+@pytest.mark.parametrize("way", ARRAYS.values(), ids=ARRAYS.keys())
+@pytest.mark.parametrize("n", [1, 5, 700])
+def test_arrays_are_read_by_lanes_on_the_cpu(way, n):
+    metrics = way(noisy(1, n)[0] + 1)
+    lanes = PlateauLanes(n, 0.1, mode="max")
+    lanes.step(metrics)
+    assert lanes.best.tolist() == metrics.tolist()
+
+
 @pytest.mark.parametrize("name", ["bool", "int16", "uint64", "float16", "float32"])
 def test_strided_metrics_of_other_dtypes_are_read_too(name, device):
-    rows = (noisy(4, 600) * 8).to(getattr(torch, name)).T.contiguous().T
+    rows = (noisy(4, 600) * 8).to(getattr(torch, name)).T.contiguous().to(device).T
     assert rows.stride() == (1, 4)
     lanes = PlateauLanes(600, 0.1, patience=0, device=device)
     check_against_torch(lanes, TorchLanes([[0.1]] * 600, [{"patience": 0}] * 600), rows)
 
 
 def test_one_lane_takes_one_number(device):
-    numbers = [0.5, 1, True, np.float64(0.5), np.float32(0.1), np.int64(3), np.array(0.25)]
-    tensors = [torch.tensor(0.125), torch.tensor([7]), torch.nn.Parameter(torch.tensor(2.5))]
+    numbers = [0.5, 1, True, np.float64(0.5), np.float32(0.1), np.int64(3)]
+    numbers += [np.array(0.25)] if device == "cpu" else []
+    tensors = [torch.tensor(value, device=device) for value in (0.125, [7], 2.5)]
+    tensors[2] = torch.nn.Parameter(tensors[2])
     expected = [float(each) for each in numbers] + [0.125, 7.0, 2.5]
     for number, value in zip(numbers + tensors, expected, strict=True):
         lanes = PlateauLanes(1, 0.1, device=device)
@@ -165,7 +182,8 @@ NEGATED = torch.arange(1.0, 120.0)
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 33])
 def test_lazily_negated_views_are_read_right_at_every_offset(size, kind, device):
-    view = torch.complex(NEGATED.to(kind), -NEGATED.to(kind)).conj().imag
+    values = NEGATED.to(device, kind)
+    view = torch.complex(values, -values).conj().imag
     lanes = PlateauLanes(size, 0.1, device=device)
     for start in range(40):
         for part in (view[start : start + size], view[start : start + 2 * size : 2]):
@@ -175,9 +193,9 @@ def test_lazily_negated_views_are_read_right_at_every_offset(size, kind, device)
             assert lanes.best.tolist() == part.tolist()
 
 
-def test_one_lazily_negated_element_is_read_right():
-    view = torch.complex(NEGATED, -NEGATED).conj().imag
-    lanes = PlateauLanes(1, 0.1, mode="max")
+def test_one_lazily_negated_element_is_read_right(device):
+    view = torch.complex(NEGATED, -NEGATED).to(device).conj().imag
+    lanes = PlateauLanes(1, 0.1, mode="max", device=device)
     drop_in = ReduceLROnPlateau(torch.optim.SGD([torch.zeros(1)], lr=0.1), mode="max")
     for i in range(40):
         assert view[i].is_neg()
@@ -187,7 +205,7 @@ def test_one_lazily_negated_element_is_read_right():
 
 
 def on_a_cache_line():
-    """Lazily negated views that start on a multiple of 64 bytes."""
+    """Lazily negated views on the CPU that start on a multiple of 64 bytes."""
     memory = torch.zeros(1024, dtype=torch.uint8)
     offset = -memory.data_ptr() % 64 + 60
     shifted = torch.frombuffer(memory.numpy(), dtype=torch.complex64, offset=offset, count=33)
@@ -202,19 +220,19 @@ each_view = pytest.mark.parametrize(
 
 
 @each_view
-def test_lazily_negated_views_are_read_right_on_a_cache_line_too(view, device):
+def test_lazily_negated_views_are_read_right_on_a_cache_line_too(view):
     assert view.is_neg()
     assert view.data_ptr() % 64 == 0
-    lanes = PlateauLanes(len(view), 0.1, mode="max", device=device)
+    lanes = PlateauLanes(len(view), 0.1, mode="max")
     lanes.step(view)
     assert lanes.best.tolist() == NEGATED[: len(view)].tolist()
 
 
 @each_view
-def test_one_lazily_negated_element_is_read_right_on_a_cache_line_too(view, device):
+def test_one_lazily_negated_element_is_read_right_on_a_cache_line_too(view):
     for part in (view[:1], view[0]):
         assert part.is_neg()
-        lanes = PlateauLanes(1, 0.1, mode="max", device=device)
+        lanes = PlateauLanes(1, 0.1, mode="max")
         lanes.step(part)
         assert lanes.best.tolist() == [NEGATED[0]]
 
@@ -223,12 +241,13 @@ def test_one_lazily_negated_element_is_read_right_on_a_cache_line_too(view, devi
 
 BLOCKS = [0, 1, 2, 511, 512, 513, 1025]  # around the block of the core's loop
 UNLOCKED = [16_383, 16_384, 16_385]  # around the size from which it releases the interpreter lock
+WIDE = [2**18 - 1, 2**18 + 3]  # around the size from which a CUDA thread takes four lanes
 STREAMS = 61  # no multiple of which is near a block: every lane of a block meets another stream
 
 
 @pytest.mark.parametrize("per_lane", [False, True], ids=["uniform", "per lane"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-@pytest.mark.parametrize("n", BLOCKS + UNLOCKED)
+@pytest.mark.parametrize("n", BLOCKS + UNLOCKED + WIDE)
 def test_any_number_of_lanes_decides_as_torch_does(n, dtype, per_lane, device):
     settings = [
         {"patience": i % 3, "factor": 0.5 + i / 200, "mode": "min" if i % 5 else "max"}
@@ -240,16 +259,16 @@ def test_any_number_of_lanes_decides_as_torch_does(n, dtype, per_lane, device):
     keywords = keywords if per_lane else settings[0]
     lanes = PlateauLanes(n, 0.1, dtype=dtype, device=device, **keywords)
     oracle = TorchLanes([[0.1]] * STREAMS, settings)
-    for row in noisy(12, STREAMS):
-        lanes.step(row[stream].to(dtype))
+    for step, row in enumerate(noisy(12, STREAMS)):  # which float32 holds exactly
+        lanes.step(row[stream].to(device, dtype if step % 3 else torch.float32))
         oracle.step(row.tolist())
         for name in ("best", "num_bad_epochs", "cooldown_counter"):
             expected = torch.tensor(oracle.field(name), dtype=torch.float64)[stream]
-            assert torch.equal(getattr(lanes, name).double(), expected)
+            assert torch.equal(getattr(lanes, name).cpu().double(), expected)
         rates = torch.tensor(oracle.rates, dtype=torch.float64)[stream]
-        assert torch.equal(lanes.lr_master, rates)
-        assert torch.equal(lanes.lr, rates.float())
-        assert torch.equal(lanes.reduced, torch.tensor(oracle.reduced)[stream])
+        assert torch.equal(lanes.lr_master.cpu(), rates)
+        assert torch.equal(lanes.lr.cpu(), rates.float())
+        assert torch.equal(lanes.reduced.cpu(), torch.tensor(oracle.reduced)[stream])
     assert int(lanes.num_steps) == (12 if n else 0)  # no lanes see no step
 
 
@@ -315,7 +334,8 @@ def test_settings_may_be_any_array_and_are_not_aliased(spelling, device):
 
 
 def test_a_float32_tensor_of_settings_is_widened(device):
-    lanes = PlateauLanes(1, torch.tensor([0.1]), factor=np.float32(0.3), device=device)
+    rate = torch.tensor([0.1], device=device)
+    lanes = PlateauLanes(1, rate, factor=np.float32(0.3), device=device)
     assert lanes.lr_master.tolist() == [float(np.float32(0.1))]
     assert lanes.settings["factor"] == float(np.float32(0.3))
 
@@ -336,7 +356,7 @@ def test_a_lane_may_own_several_groups_with_floors_of_their_own(device):
         [lane or [0.0] for lane in rates],
         [{"patience": 0, "min_lr": lane or [0.0]} for lane in floors],
     )
-    for row in noisy(30, 4):
+    for row in noisy(30, 4, device):
         lanes.step(row)
         oracle.step(row.tolist())
         expected = [rate for lane in (0, 1, 3) for rate in oracle.rates_of(lane)]
@@ -367,7 +387,7 @@ def test_lr_is_one_live_tensor_and_the_master_rounds_to_it(device):
         TorchLanes([[0.1], [0.3], [0.7]], [{"factor": 0.7, "patience": 0}] * 3),
     )
     address = lr.data_ptr()
-    for row in noisy(40, 3):
+    for row in noisy(40, 3, device):
         assert lanes.step(row) is lr is lanes.lr
         oracle.step(row.tolist())
         assert lanes.best is best
@@ -412,6 +432,7 @@ def test_the_text_shows_the_settings(device):
     text = repr(lanes)
     for part in ("PlateauLanes(3", "['min', 'max', 'min']", "[1 .. 5]", "factor=0.25", "eps=1e-08"):
         assert part in text
+    assert ("device='cuda:0'" in text) == (device == "cuda")
     assert "groups=7" in repr(PlateauLanes(3, 0.1, groups=[3, 0, 4], device=device))
     assert len(lanes) == 3
 
@@ -442,7 +463,7 @@ def same_state(one, other):
 
 
 def test_a_state_goes_through_a_file_into_lanes_with_other_settings(device):
-    lanes, rows = mixed_lanes(device), noisy(60, 4)
+    lanes, rows = mixed_lanes(device), noisy(60, 4, device)
     for row in rows[:30]:
         lanes.step(row)
     other = PlateauLanes(4, 0.9, mode="max", device=device)
@@ -462,7 +483,7 @@ def test_a_state_dict_is_a_snapshot(device):
     lanes.step([1.0, 2.0, 3.0, 4.0])
     state = lanes.state_dict()
     before = values_of(state)
-    for row in noisy(30, 4):
+    for row in noisy(30, 4, device):
         lanes.step(row)
     assert values_of(state) == before
     for value in [*state.values(), *state["settings"].values()]:
@@ -472,9 +493,20 @@ def test_a_state_dict_is_a_snapshot(device):
     assert lanes.settings["factor"].tolist() == PER_LANE["factor"]
 
 
+def test_the_steps_are_saved_as_a_tensor_and_may_be_loaded_as_a_number(device):
+    lanes = PlateauLanes(2, 0.1, device=device)
+    lanes.step([1.0, 2.0])
+    state = lanes.state_dict()
+    assert state["num_steps"].dtype == torch.int64
+    assert state["num_steps"].tolist() == 1
+    lanes.load_state_dict({**state, "num_steps": 2**40})
+    assert lanes.step([1.0, 2.0]) is lanes.lr
+    assert lanes.num_steps.tolist() == 2**40 + 1
+
+
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_are_equal_and_independent(twin, device):
-    lanes, rows = mixed_lanes(device), noisy(60, 4)
+    lanes, rows = mixed_lanes(device), noisy(60, 4, device)
     for row in rows[:30]:
         lanes.step(row)
     other, before = twin(lanes), values_of(lanes.state_dict())
@@ -487,7 +519,7 @@ def test_copies_are_equal_and_independent(twin, device):
 
 
 def test_a_change_of_dtype_keeps_all_and_lr_itself(device):
-    lanes, rows = mixed_lanes(device), noisy(60, 4)
+    lanes, rows = mixed_lanes(device), noisy(60, 4, device)
     oracle = copy.deepcopy(lanes)
     for row in rows[:30]:
         lanes.step(row)
@@ -495,7 +527,7 @@ def test_a_change_of_dtype_keeps_all_and_lr_itself(device):
     lr = lanes.lr
     assert lanes.to(dtype=torch.float32) is lanes
     assert lanes.dtype == lanes.best.dtype == torch.float32
-    assert lanes.to("cpu").to(torch.device("cpu")).device == torch.device("cpu")
+    assert lanes.to(device).to(torch.device(device)).device.type == device
     for row in rows[30:]:
         assert lanes.step(row.float()) is lr
         oracle.step(row)
@@ -505,7 +537,7 @@ def test_a_change_of_dtype_keeps_all_and_lr_itself(device):
 
 def test_a_float32_state_loads_into_float64_lanes(device):
     narrow, wide = mixed_lanes(device, dtype=torch.float32), mixed_lanes(device)
-    narrow.step(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    narrow.step(torch.tensor([0.1, 0.2, 0.3, 0.4], device=device))
     wide.load_state_dict(narrow.state_dict())
     assert wide.best.dtype == torch.float64
     assert wide.best.tolist() == narrow.best.tolist()
@@ -516,7 +548,7 @@ def test_a_float32_state_loads_into_float64_lanes(device):
 
 def test_threads_may_step_lanes_of_their_own(device):
     many, steps = 20_000, 40
-    rows = noisy(steps, many)
+    rows = noisy(steps, many, device)
     alone = PlateauLanes(many, 0.1, patience=1, device=device)
     lanes = [copy.deepcopy(alone) for _ in range(4)]
 
@@ -536,8 +568,8 @@ def test_threads_may_step_lanes_of_their_own(device):
 def test_threads_may_step_the_same_lanes_and_no_step_is_lost(n, device):
     threads, steps = 3, 1000  # enough for a lost step to show every time, were there no lock
     lanes = PlateauLanes(n, 0.1, patience=10**6, device=device)
-    lanes.step(torch.zeros(n))
-    bad = torch.ones(n)
+    lanes.step(torch.zeros(n, device=device))
+    bad = torch.ones(n, device=device)
 
     def run(_):
         for _ in range(steps):

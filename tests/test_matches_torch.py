@@ -133,8 +133,11 @@ def resumed(lanes, run, device):
     return other
 
 
-def check_drop_in(run):
-    """The drop-in against torch's class, lane by lane, resumed by way of torch's class."""
+def check_drop_in(run, device):
+    """The drop-in against torch's class, lane by lane, resumed by way of torch's class.
+
+    Every other metric is a tensor on ``device``.
+    """
     oracle = TorchLanes(run["rates"], run["lanes"])
     twin = TorchLanes(run["rates"], run["lanes"])
     for lane, keywords in enumerate(run["lanes"]):
@@ -146,7 +149,8 @@ def check_drop_in(run):
                 between.load_state_dict(ours.state_dict())
                 ours = ReduceLROnPlateau(ours.optimizer)
                 ours.load_state_dict(between.state_dict())
-            ours.step(row[lane] if step % 2 else torch.tensor(row[lane], dtype=torch.float64))
+            metric = torch.tensor(row[lane], dtype=torch.float64, device=device)
+            ours.step(row[lane] if step % 2 else metric)
             theirs.step(row[lane])
             assert same_bits([ours.best], [theirs.best])
             for field in (*FIELDS[1:], "last_epoch", "in_cooldown"):
@@ -181,6 +185,6 @@ def test_lanes_decide_as_torch_schedulers_do_bit_for_bit(device, request):
     assert drive(lambda run: check_lanes(run, device), asked) >= asked
 
 
-def test_the_drop_in_decides_as_torch_does_bit_for_bit(request):
+def test_the_drop_in_decides_as_torch_does_bit_for_bit(device, request):
     asked = request.config.getoption("--lane-steps") // 2
-    assert drive(check_drop_in, asked) >= asked
+    assert drive(lambda run: check_drop_in(run, device), asked) >= asked
