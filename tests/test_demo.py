@@ -58,6 +58,12 @@ def test_it_prints_the_table_and_draws_the_picture(run, tmp_path):
     assert torch.get_num_threads() == threads
 
 
+def test_it_trains_on_the_device_that_is_named(run, device):
+    result = run("--device", device)
+    assert result.exit_code == 0
+    assert "Picture: torch-plateau-demo.png" in result.stdout
+
+
 def test_the_progress_is_apart_from_the_table(printed):
     assert "Training" in printed.stderr
     assert "Training" not in printed.stdout

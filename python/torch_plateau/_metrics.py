@@ -120,7 +120,7 @@ def _as_tensor(metrics: object, n: int, device: torch.device) -> Tensor:
         name = _DLPACK_DEVICES.get(int(kind), f"DLPack device {int(kind)}")
         found = f"{name}:{index}"
     if found != str(device):
-        _refuse_device(device, found)
+        raise ValueError(f"metrics: expected device {device}, got {kind_of(metrics)} on {found}")
     try:
         if any(stride < 0 for stride in getattr(metrics, "strides", None) or ()):
             metrics = metrics.copy()  # type: ignore[attr-defined]  # torch aborts on such an array

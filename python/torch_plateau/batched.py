@@ -90,7 +90,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             for optimizer in self._optimizers:
                 check_takes_tensor_rate(optimizer)
             device = device_of(groups) if device is None else device
-        elif device is not None and torch.device(device).type != "cpu":
+        elif device is not None and str(device) != "cpu":
             raise ValueError(f"device: expected 'cpu' with publish='float', got {str(device)!r}")
         per_group = isinstance(optimizers, Optimizer)
         self.lanes = PlateauLanes(

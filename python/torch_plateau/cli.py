@@ -47,7 +47,7 @@ def demo(
         Path | None,
         typer.Option(help="The picture; torch-plateau-demo.png or -imbalanced.png unless told."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Only cpu in this version.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to train: cpu or cuda.")] = "cpu",
 ) -> None:
     """Train networks on scikit-learn's digits, each with its own learning rate and plateau.
 

@@ -40,6 +40,11 @@ class Data:
     weight: Tensor
     times: int = 1
 
+    def to(self, device: torch.device) -> Data:
+        """Return the same on another device."""
+        splits = [(x.to(device), y.to(device)) for x, y in (self.train, self.validation, self.test)]
+        return Data(splits[0], splits[1], splits[2], self.weight.to(device), self.times)
+
 
 def all_digits(seed: int) -> Data:
     """Load the 1,797 digits of scikit-learn: 60% to train on, 20% to validate, 20% to test."""
@@ -144,7 +149,7 @@ class Ensemble:
 
     def __init__(self, data: Data, lanes: int, watch: list[str], seed: int, device: str) -> None:
         each = lanes // len(watch)
-        self._data, self._watched = data, [name for name in watch for _ in range(each)]
+        self._watched = [name for name in watch for _ in range(each)]
         self._first = torch.logspace(-4, 0, each, dtype=torch.float64).repeat(len(watch))
         self.lanes = PlateauLanes(
             lanes,
@@ -154,16 +159,18 @@ class Ensemble:
             factor=FACTOR,
             device=device,
         )
+        self._data = data.to(self.lanes.device)
         self._generator = torch.Generator().manual_seed(seed)
         models = [_network(len(data.weight), self._generator) for _ in range(each)] * len(watch)
-        self._model = models[0]
-        self._params, _ = stack_module_state(models)
+        self._model = models[0].to(self.lanes.device)
+        self._params, _ = stack_module_state([model.to(self.lanes.device) for model in models])
         self._optimizer = torch.optim.AdamW(self._params.values(), lr=1.0)  # lanes hold the rates
         LaneLR(self._optimizer, self.lanes)
         self._gradients = vmap(grad(self._loss), in_dims=(0, None, None))
         self._answers = vmap(self._answer, in_dims=(0, None))
         self._names = sorted({"accuracy", "recall", *watch})
-        self._mine = torch.tensor([[self._names.index(name) for name in self._watched]])
+        mine = torch.tensor([[self._names.index(name) for name in self._watched]])
+        self._mine = mine.to(self.lanes.device)
         self._history: list[tuple[Tensor, ...]] = []
 
     def _answer(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -178,7 +185,8 @@ class Ensemble:
         """Train on every image once, validate, and step the lanes."""
         x, y = self._data.train
         with _one_thread():
-            for batch in torch.split(torch.randperm(len(x), generator=self._generator), BATCH):
+            order = torch.randperm(len(x), generator=self._generator).to(x.device)
+            for batch in torch.split(order, BATCH):
                 for name, gradient in self._gradients(self._params, x[batch], y[batch]).items():
                     self._params[name].grad = gradient
                 self._optimizer.step()
@@ -192,17 +200,18 @@ class Ensemble:
 
     @torch.no_grad()
     def result(self) -> Run:
-        """Answer the test images, which nothing was decided on, and return all that happened."""
-        metric, rates, cuts, *scores = map(torch.stack, zip(*self._history, strict=True))
+        """Answer the test images, which nothing was decided on; return what happened, on the CPU."""
+        history = [torch.stack(each).cpu() for each in zip(*self._history, strict=True)]
+        metric, rates, cuts, *scores = history
         return Run(
             watched=self._watched,
             first=self._first,
-            last=self.lanes.lr_master,
+            last=self.lanes.lr_master.cpu(),
             metric=metric,
             scores=dict(zip(self._names, scores, strict=True)),
             rates=rates,
             cuts=cuts,
-            logits=self._answers(self._params, self._data.test[0]),
+            logits=self._answers(self._params, self._data.test[0]).cpu(),
         )
 
 
