@@ -200,7 +200,7 @@ class Ensemble:
 
     @torch.no_grad()
     def result(self) -> Run:
-        """Answer the test images, which nothing was decided on; return what happened, on the CPU."""
+        """Answer the test images, which nothing was decided on; return all of it on the CPU."""
         history = [torch.stack(each).cpu() for each in zip(*self._history, strict=True)]
         metric, rates, cuts, *scores = history
         return Run(
