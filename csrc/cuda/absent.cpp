@@ -16,6 +16,9 @@ namespace {
 }  // namespace
 
 void step_cuda(const Lanes&, const Metrics&, int, void*) { refuse(); }
+void step_cuda(const Lanes&, const Options&, const Metrics&, const std::uint8_t*, int, void*) {
+  refuse();
+}
 void prepare_cuda(int) { refuse(); }
 CudaBuild cuda_build() noexcept { return {"", ""}; }
 int cuda_device_count() noexcept { return 0; }

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "plateau/group.hpp"
+#include "plateau/lane.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/rule.hpp"
 #include "plateau/types.hpp"
@@ -108,6 +109,33 @@ __global__ void step_lanes(const Lanes lanes, const Metrics metrics) {
 constexpr int kLanesPerBlock = 256;
 constexpr int kGroupThreads = 1024;
 
+/// The lanes of a block, and where their rates begin.
+struct Range {
+  std::int64_t begin;
+  int count;
+};
+
+inline __device__ Range range_of(const Lanes& lanes, int per_block) {
+  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * per_block;
+  const std::int64_t rest = lanes.n - begin;
+  return {begin, static_cast<int>(rest < per_block ? rest : per_block)};
+}
+
+/// The first group of a lane; of the lane past the last, the number of groups.
+inline __device__ std::int64_t first_group(const Lanes& lanes, std::int64_t lane) {
+  return lanes.offsets ? lanes.offsets[lane] : lane;
+}
+
+/// Which of `count` lanes owns `group`: the last one whose groups begin at or before it.
+inline __device__ int owner_of(const std::int64_t* offsets, int count, std::int64_t group) {
+  int low = 0, high = count;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (offsets[middle] <= group ? low : high) = middle;
+  }
+  return low;
+}
+
 /// Any number of rates per lane. A block decides for `per_block` lanes, a thread each, and then, if
 /// any fired, shares all rates of these lanes among its threads, however they are spread over
 /// lanes.
@@ -117,35 +145,70 @@ __global__ void __launch_bounds__(kGroupThreads)
   __shared__ std::int64_t offsets[kLanesPerBlock + 1];
   __shared__ int fired[kLanesPerBlock];
   __shared__ int reduced[kLanesPerBlock];
-  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * per_block;
-  const int count = static_cast<int>(lanes.n - begin < per_block ? lanes.n - begin : per_block);
+  const Range range = range_of(lanes, per_block);
   const int mine = static_cast<int>(threadIdx.x);
-  const std::int64_t lane = begin + mine;
+  const std::int64_t lane = range.begin + mine;
   int bits = 0;
   if (lane == 0) count_step(lanes);
-  if (mine < count) {
+  if (mine < range.count) {
     T best = static_cast<T*>(lanes.best)[lane];
     bits = decide(lanes.settings, lane, metric_at<T>(metrics, lane), best, lanes.clock[lane]);
     if (bits & kImproved) static_cast<T*>(lanes.best)[lane] = best;
     lanes.outcome[lane] = static_cast<std::uint8_t>(bits & kImproved);
     fired[mine] = bits & kReduced;
     reduced[mine] = 0;
-    offsets[mine] = lanes.offsets[lane];
-    if (mine == count - 1) offsets[count] = lanes.offsets[lane + 1];
+    offsets[mine] = first_group(lanes, lane);
+    if (mine == range.count - 1) offsets[range.count] = first_group(lanes, lane + 1);
   }
   if (!__syncthreads_or(bits & kReduced)) return;
-  for (std::int64_t group = offsets[0] + mine; group < offsets[count]; group += blockDim.x) {
-    int low = 0, high = count;  // the owner is the last lane whose groups begin at or before this
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (offsets[middle] <= group ? low : high) = middle;
-    }
-    if (fired[low] && cut_group(lanes, begin + low, group)) atomicOr(&reduced[low], 1);
+  for (std::int64_t group = offsets[0] + mine; group < offsets[range.count]; group += blockDim.x) {
+    const int owner = owner_of(offsets, range.count, group);
+    if (fired[owner] && cut_group(lanes, range.begin + owner, group)) atomicOr(&reduced[owner], 1);
   }
   __syncthreads();
-  if (mine < count && reduced[mine]) {
+  if (mine < range.count && reduced[mine]) {
     lanes.outcome[lane] = static_cast<std::uint8_t>(bits);
     ++lanes.num_reductions[lane];
+  }
+}
+
+/// Lanes with optional parts: in the same way, with the two halves of lane.hpp.
+template <class T>
+__global__ void __launch_bounds__(kGroupThreads)
+    step_options(const Lanes lanes, const Options options, const Metrics metrics,
+                 const std::uint8_t* active, const int per_block) {
+  __shared__ std::int64_t offsets[kLanesPerBlock + 1];
+  __shared__ double values[kLanesPerBlock];
+  __shared__ int asked[kLanesPerBlock];
+  __shared__ int done[kLanesPerBlock];
+  const Range range = range_of(lanes, per_block);
+  const int mine = static_cast<int>(threadIdx.x);
+  const std::int64_t lane = range.begin + mine;
+  int ask = 0;
+  if (lane == 0) count_step(lanes);
+  if (mine < range.count) {
+    double metric = metric_at<double>(metrics, lane);
+    if (!active || active[lane]) ask = begin_step<T>(lanes, options, lane, metric);
+    values[mine] = metric;
+    asked[mine] = ask;
+    done[mine] = 0;
+    offsets[mine] = first_group(lanes, lane);
+    if (mine == range.count - 1) offsets[range.count] = first_group(lanes, lane + 1);
+  }
+  if (__syncthreads_or(ask & (kAskCut | kAskWarmUp))) {
+    for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];
+         group += blockDim.x) {
+      const int owner = owner_of(offsets, range.count, group);
+      if (!(asked[owner] & (kAskCut | kAskWarmUp))) continue;
+      const int bits =
+          step_group<T>(lanes, options, range.begin + owner, group, asked[owner], values[owner]);
+      if (bits) atomicOr(&done[owner], bits);
+    }
+    __syncthreads();
+  }
+  if (mine < range.count) {
+    lanes.outcome[lane] =
+        static_cast<std::uint8_t>(end_step(lanes, options, lane, ask, done[mine]));
   }
 }
 

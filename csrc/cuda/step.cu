@@ -46,14 +46,31 @@ bool is_aligned(const Lanes& lanes) {
   return on_boundary(lanes.best) && on_boundary(lanes.clock) && on_boundary(lanes.outcome);
 }
 
+/// How lanes are dealt out to blocks whose threads share the lanes' rates.
+struct Blocks {
+  explicit Blocks(const Lanes& lanes) {
+    const std::int64_t mean = std::max<std::int64_t>(lanes.num_groups / lanes.n, 1);
+    per_block = static_cast<int>(std::clamp<std::int64_t>(kGroupThreads / mean, 1, kLanesPerBlock));
+    threads = mean < kGroupThreads ? kThreads : kGroupThreads;
+    grid = blocks(lanes.n, per_block);
+  }
+  int per_block;
+  unsigned threads;
+  unsigned grid;
+};
+
 template <class T>
 void launch_groups(const Lanes& lanes, const Metrics& metrics, void* stream) {
-  const std::int64_t mean = lanes.num_groups / lanes.n;
-  const std::int64_t per_block =
-      std::clamp<std::int64_t>(kGroupThreads / std::max<std::int64_t>(mean, 1), 1, kLanesPerBlock);
-  const unsigned threads = mean < kGroupThreads ? kThreads : kGroupThreads;
-  launch(&step_groups<T>, blocks(lanes.n, per_block), threads, stream, lanes, metrics,
-         static_cast<int>(per_block));
+  const Blocks by(lanes);
+  launch(&step_groups<T>, by.grid, by.threads, stream, lanes, metrics, by.per_block);
+}
+
+template <class T>
+void launch_options(const Lanes& lanes, const Options& options, const Metrics& metrics,
+                    const std::uint8_t* active, void* stream) {
+  const Blocks by(lanes);
+  launch(&step_options<T>, by.grid, by.threads, stream, lanes, options, metrics, active,
+         by.per_block);
 }
 
 template <class T>
@@ -83,6 +100,7 @@ void load_all() {
   load(&step_lanes<T, float, kWide>);
   load(&step_lanes<T, Any, 1>);
   load(&step_groups<T>);
+  load(&step_options<T>);
 }
 
 }  // namespace
@@ -94,6 +112,17 @@ void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* str
     step_on<float>(lanes, metrics, stream);
   } else {
     step_on<double>(lanes, metrics, stream);
+  }
+}
+
+void step_cuda(const Lanes& lanes, const Options& options, const Metrics& metrics,
+               const std::uint8_t* active, int device, void* stream) {
+  if (lanes.n == 0) return;
+  const DeviceGuard guard(device);
+  if (lanes.best_dtype == Dtype::kFloat32) {
+    launch_options<float>(lanes, options, metrics, active, stream);
+  } else {
+    launch_options<double>(lanes, options, metrics, active, stream);
   }
 }
 

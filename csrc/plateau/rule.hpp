@@ -16,7 +16,11 @@ namespace plateau {
 
 /// Whether `metric` is better than `best` by the gate. Strict, and false for NaN.
 PLATEAU_HD inline bool improves(double metric, double best, Gate gate) noexcept {
-  const double bar = best * gate.scale + gate.shift;
+  double bar = best * gate.scale + gate.shift;
+  if (gate.safe) {  // an infinite best is its own gate: inf - inf is none
+    const double size = best < 0 ? -best : best;
+    bar = size * 0.0 == 0.0 ? best + size * gate.scale + gate.shift : best;
+  }
   return gate.maximize ? metric > bar : metric < bar;
 }
 
@@ -24,6 +28,12 @@ PLATEAU_HD inline bool improves(double metric, double best, Gate gate) noexcept 
 /// steps that are left. A cooling step is ignored, however good or bad.
 PLATEAU_HD inline std::int32_t tick(std::int32_t clock, bool improved) noexcept {
   return (improved & (clock >= 0)) ? 0 : clock + 1;
+}
+
+/// The same as Keras counts: the step on which the cooldown ends may be a bad one.
+PLATEAU_HD inline std::int32_t tick_keras(std::int32_t clock, bool improved) noexcept {
+  if (clock < -1) return clock + 1;
+  return improved ? 0 : (clock < 0 ? 0 : clock) + 1;
 }
 
 /// Whether the lane is cut: on bad step number patience + 1.
@@ -44,6 +54,21 @@ PLATEAU_HD inline double cut(double rate, double factor, double min_lr, double e
 /// that, because it is what the optimizer has been using.
 PLATEAU_HD inline double current_rate(double master, float published) noexcept {
   return static_cast<float>(master) == published ? master : static_cast<double>(published);
+}
+
+/// One more value in an exponential average that starts at zero, and that start's remaining weight;
+/// dividing by what it has lost corrects the bias (Kingma and Ba 2015, section 3).
+PLATEAU_HD inline double smoothed(double value, double smoothing, double& smooth,
+                                  double& rest) noexcept {
+  smooth = smoothing * smooth + (1.0 - smoothing) * value;
+  rest = smoothing * rest;
+  return smooth / (1.0 - rest);
+}
+
+/// What the rate is multiplied by after `age` steps: from `start` to 1 in a straight line.
+PLATEAU_HD inline double warm_up(double start, std::int32_t steps, std::int64_t age) noexcept {
+  if (age >= steps) return 1.0;
+  return start + (1.0 - start) * (static_cast<double>(age) / static_cast<double>(steps));
 }
 
 }  // namespace plateau

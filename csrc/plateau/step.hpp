@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "plateau/options.hpp"
 #include "plateau/types.hpp"
 
 namespace plateau {
@@ -36,6 +37,16 @@ std::int64_t step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept;
 /// @throw std::runtime_error if a CUDA call fails, naming it, with nothing written; the error is
 /// cleared. Always, where the module was built without CUDA.
 void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* stream);
+
+/// @brief step_cpu() and step_cuda() for lanes with optional parts: see lane.hpp for what a lane
+/// does.
+///
+/// Lanes for which `active` holds 0 keep their state, as finished ones do; null means all step.
+/// `options.events` must have room for the cuts of one step: `capacity` 0 or at least `num_groups`.
+std::int64_t step_cpu(const Lanes& lanes, const Options& options, const Metrics& metrics,
+                      const std::uint8_t* active) noexcept;
+void step_cuda(const Lanes& lanes, const Options& options, const Metrics& metrics,
+               const std::uint8_t* active, int device, void* stream);
 
 /// @brief Load the kernels onto `device`, so that the first step may be one that is captured.
 /// @throw std::runtime_error as step_cuda()

@@ -8,11 +8,13 @@
 
 namespace plateau {
 
-/// The value that a metric must beat: `best * scale + shift`, from below (min) or above (max).
+/// The value that a metric must beat: `best * scale + shift`, from below (min) or above (max). A
+/// safe gate is `best + |best| * scale + shift`: on the right side of a negative best too.
 struct Gate {
   double scale;
   double shift;
   bool maximize;
+  bool safe = false;
 };
 
 /// Bits of a lane's one-byte outcome of the last step.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // _core.Lanes: a batch of lanes over tensors that Python allocated. Pointers are taken once, when
 // it is built; a step then reads its metrics in place.
+#include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -56,6 +59,8 @@ class Described {
     return tensor;
   }
 
+  std::int64_t size(const char* name) { return (*this)(name).shape[0]; }
+
   template <class T>
   T* pointer(const char* name, std::int64_t size) {
     const DLTensor tensor = (*this)(name);
@@ -67,6 +72,12 @@ class Described {
                                   " values, got " + std::to_string(tensor.shape[0]));
     }
     return static_cast<T*>(const_cast<void*>(data_of(tensor)));
+  }
+
+  /// Null where there is no such tensor.
+  template <class T>
+  T* maybe(const char* name, std::int64_t size) {
+    return tensors_.contains(name) ? pointer<T>(name, size) : nullptr;
   }
 
   /// A number is one value for all lanes; a tensor holds one per lane (or per group).
@@ -86,9 +97,53 @@ class Described {
   bool known_ = false;
 };
 
+Options options_of(Described& given, std::int64_t n) {
+  Options options;
+  options.on_nan = given.setting<std::uint8_t>("on_nan", n);
+  options.safe_gate = given.setting<std::uint8_t>("safe_gate", n);
+  options.keras = given.setting<std::uint8_t>("keras", n);
+  options.initial_patience = given.setting<std::int32_t>("initial_patience", n);
+  options.accumulate = given.setting<std::int32_t>("accumulate", n);
+  options.window = given.setting<std::int32_t>("window", n);
+  options.smoothing = given.setting<double>("smoothing", n);
+  options.max_reductions = given.setting<std::int32_t>("max_reductions", n);
+  options.patience_at_min = given.setting<std::int32_t>("patience_at_min", n);
+  options.warmup_steps = given.setting<std::int32_t>("warmup_steps", n);
+  options.warmup_start_factor = given.setting<double>("warmup_start_factor", n);
+  options.flags = given.pointer<std::uint8_t>("flags", n);
+  options.age = given.pointer<std::int64_t>("age", n);
+  options.last_reduction = given.maybe<std::int64_t>("last_reduction", n);
+  options.at_min_steps = given.maybe<std::int32_t>("at_min_steps", n);
+  options.total = given.maybe<double>("total", n);
+  options.taken = given.maybe<std::int32_t>("taken", n);
+  options.smooth = given.maybe<double>("smooth", n);
+  options.smooth_rest = given.maybe<double>("smooth_rest", n);
+  options.pushed = given.maybe<std::int64_t>("pushed", n);
+  if (options.pushed) {
+    options.recent_size =
+        static_cast<std::int32_t>(given.size("recent") / std::max<std::int64_t>(n, 1));
+    options.recent = given.pointer<double>("recent", options.recent_size * n);
+  }
+  Events& events = options.events;
+  events.written = given.maybe<std::int64_t>("events_written", 1);
+  if (events.written) {
+    const std::int64_t capacity = events.capacity = given.size("events_lane");
+    events.lane = given.pointer<std::int64_t>("events_lane", capacity);
+    events.group = given.pointer<std::int64_t>("events_group", capacity);
+    events.step = given.pointer<std::int64_t>("events_step", capacity);
+    events.old_rate = given.pointer<double>("events_old_rate", capacity);
+    events.new_rate = given.pointer<double>("events_new_rate", capacity);
+    events.metric = given.pointer<double>("events_metric", capacity);
+    events.best = given.pointer<double>("events_best", capacity);
+  }
+  return options;
+}
+
 class Batch {
  public:
-  Batch(const Named& state, const Named& settings) : owners_(py::make_tuple(state, settings)) {
+  /// With `options`, optional parts; they are used in steps with a mask, and, if `always`, in all.
+  Batch(const Named& state, const Named& settings, const std::optional<Named>& options, bool always)
+      : owners_(py::make_tuple(state, settings, options)), always_(always) {
     Described given(state);
     const DLTensor best = given("best");
     const std::int64_t n = best.shape[0];
@@ -123,6 +178,11 @@ class Batch {
     if (chosen.known() && !same(chosen.device, device_)) {
       throw std::invalid_argument("settings: on another device");
     }
+    if (options) {
+      Described parts(*options);
+      options_ = options_of(parts, n);
+      if (!same(parts.device, device_)) throw std::invalid_argument("options: on another device");
+    }
     if (device_.device_type == kDLCUDA) {
       current_stream_ = current_stream_of(state["best"]);
       prepare_cuda(device_.device_id);
@@ -133,34 +193,71 @@ class Batch {
 
   /// Throws only what CUDA calls throw.
   std::int64_t step(py::handle array) {
+    Metrics metrics;
+    return reads(array, metrics) ? advance(array, metrics, nullptr) : kUnreadable;
+  }
+
+  /// The same for lanes of which `mask`, a contiguous bool or uint8 vector, holds no 0.
+  std::int64_t step_masked(py::handle array, py::handle mask) {
+    Metrics metrics;
+    DLTensor flags;
+    if (!options_ || !reads(array, metrics) || !borrow(mask, flags) || !is_here(flags)) {
+      return kUnreadable;
+    }
+    const auto dtype = dtype_of(flags.dtype);
+    const bool fits = flags.ndim == 1 && flags.shape[0] == lanes_.n &&
+                      (flags.shape[0] < 2 || flags.strides[0] == 1) &&
+                      (dtype == Dtype::kBool || dtype == Dtype::kUInt8) &&
+                      (data_of(flags) || lanes_.n == 0);
+    if (!fits) return kUnreadable;
+    return advance(array, metrics, static_cast<const std::uint8_t*>(data_of(flags)));
+  }
+
+ private:
+  bool is_here(const DLTensor& tensor) const {
+    return device_.device_type == kDLCUDA ? same(tensor.device, device_) : on_cpu(tensor);
+  }
+
+  /// Whether `array` holds a metric for each lane, where it can be read in place.
+  bool reads(py::handle array, Metrics& out) const {
     DLTensor tensor;
-    if (!borrow(array, tensor)) return kUnreadable;
-    const bool cuda = device_.device_type == kDLCUDA;
-    if (cuda ? !same(tensor.device, device_) : !on_cpu(tensor)) return kUnreadable;
+    if (!borrow(array, tensor) || !is_here(tensor)) return false;
     const bool shaped =
         tensor.ndim == 1 ? tensor.shape[0] == lanes_.n : tensor.ndim == 0 && lanes_.n == 1;
     const void* data = data_of(tensor);
     const auto dtype = dtype_of(tensor.dtype);
     if (!shaped || (!data && lanes_.n > 0) || !dtype || !holds(lanes_.best_dtype, *dtype)) {
-      return kUnreadable;
+      return false;
     }
-    const Metrics metrics{data, tensor.ndim == 0 ? 1 : tensor.strides[0], *dtype};
-    if (cuda) return launch(array, metrics);
-    if (lanes_.n < kReleaseGil) return step_cpu(lanes_, metrics);
+    out = Metrics{data, tensor.ndim == 0 ? 1 : tensor.strides[0], *dtype};
+    return true;
+  }
+
+  std::int64_t advance(py::handle array, const Metrics& metrics, const std::uint8_t* active) {
+    if (device_.device_type == kDLCUDA) return launch(array, metrics, active);
+    if (lanes_.n < kReleaseGil) return run(metrics, active);
     py::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> alone(stepping_);
+    return run(metrics, active);
+  }
+
+  std::int64_t run(const Metrics& metrics, const std::uint8_t* active) {
+    if (active || always_) return step_cpu(lanes_, *options_, metrics, active);
     return step_cpu(lanes_, metrics);
   }
 
- private:
   /// The state is ordered by the stream of the library that made it. Metrics of another library are
   /// on a stream of that one's: it is asked to make them safe on ours, which takes Python.
-  std::int64_t launch(py::handle array, const Metrics& metrics) {
+  std::int64_t launch(py::handle array, const Metrics& metrics, const std::uint8_t* active) {
     if (current_stream_of(array) != current_stream_) return kUnreadable;
     void* stream = nullptr;
     if (current_stream_(kDLCUDA, device_.device_id, &stream) != 0) throw py::error_already_set();
     py::gil_scoped_release unlocked;  // a launch waits where thousands are in the queue
-    step_cuda(lanes_, metrics, device_.device_id, stream);
+    if (active || always_) {
+      step_cuda(lanes_, *options_, metrics, active, device_.device_id, stream);
+    } else {
+      step_cuda(lanes_, metrics, device_.device_id, stream);
+    }
     return 0;
   }
 
@@ -169,11 +266,14 @@ class Batch {
   CurrentStream current_stream_ = nullptr;
   std::mutex stepping_;
   Lanes lanes_{};
+  std::optional<Options> options_;
+  bool always_;
 };
 
-PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
+template <class Call>
+PyObject* answer(Call call) noexcept {
   try {
-    return PyLong_FromLongLong(batch.step(args[0]));
+    return PyLong_FromLongLong(call());
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const std::exception& error) {
@@ -182,17 +282,31 @@ PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
   return nullptr;
 }
 
+PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
+  return answer([&] { return batch.step(args[0]); });
+}
+
+PyObject* step_masked_fast(Batch& batch, PyObject* const* args) noexcept {
+  return answer([&] { return batch.step_masked(args[0], args[1]); });
+}
+
 }  // namespace
 
 void register_lanes(py::module_& m) {
   py::class_<Batch> lanes(m, "Lanes", "N lanes over tensors that the caller allocated.");
-  lanes.def(py::init<const Named&, const Named&>(), py::arg("state"), py::arg("settings"));
+  lanes.def(py::init<const Named&, const Named&, const std::optional<Named>&, bool>(),
+            py::arg("state"), py::arg("settings"), py::arg("options") = py::none(),
+            py::arg("always") = false);
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"
       "Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows "
       "yet), "
       "or -1, and nothing changed, if `metrics` cannot be read in place.");
+  def_fast<Batch, 2, step_masked_fast>(
+      lanes, "step_masked",
+      "step_masked(self: torch_plateau._core.Lanes, metrics: object, active: object) -> int\n\n"
+      "The same for the lanes of which `active` holds no 0; the others keep their state.");
 }
 
 }  // namespace plateau

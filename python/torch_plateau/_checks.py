@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _core
-from ._settings import check_mode, setting
+from ._settings import check_word, setting, words_of
 from ._tensors import check_readable, kind_of
 
 
@@ -79,18 +79,52 @@ def per_group(name: str, value: object, n: int, offsets: Tensor | None) -> Tenso
     return values
 
 
-def checked_settings(n: int, offsets: Tensor | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check all hyper-parameters: words, and tensors that are 0-d where one serves all lanes."""
-    return {
-        "mode": check_mode("mode", given["mode"], n),
-        "factor": setting("factor", given["factor"], n),
-        "patience": setting("patience", given["patience"], n),
-        "threshold": setting("threshold", given["threshold"], n),
-        "threshold_mode": check_mode("threshold_mode", given["threshold_mode"], n),
-        "cooldown": setting("cooldown", given["cooldown"], n),
-        "min_lr": per_group("min_lr", given["min_lr"], n, offsets),
-        "eps": setting("eps", given["eps"], n),
-    }
+_WORDS = ("mode", "threshold_mode", "nan", "counting")
+_NUMBERS = (
+    "factor",
+    "patience",
+    "threshold",
+    "cooldown",
+    "min_lr",
+    "eps",
+    "atol",
+    "initial_patience",
+    "smoothing",
+    "accumulate",
+    "window",
+    "max_reductions",
+    "patience_at_min",
+    "warmup_steps",
+    "warmup_start_factor",
+)
+_MAY_BE_NONE = ("initial_patience", "max_reductions", "patience_at_min")
+SETTINGS = _WORDS + _NUMBERS
+
+
+def checked_setting(name: str, value: Any, n: int, offsets: Tensor | None) -> Any:
+    """Check a hyper-parameter: a word or codes, None, or a CPU tensor, 0-d where one serves all."""
+    if name in _WORDS:
+        return check_word(name, value, n)
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    return per_group(name, value, n, offsets) if name == "min_lr" else setting(name, value, n)
+
+
+def checked_settings(
+    n: int, offsets: Tensor | None, given: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """Check all hyper-parameters, and that ``dtype`` can hold what they make of metrics."""
+    settings = {name: checked_setting(name, given[name], n, offsets) for name in SETTINGS}
+    check_filters(settings, dtype)
+    return settings
+
+
+def check_filters(settings: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Refuse averages in float32 lanes, which hold metrics but not their means."""
+    off = {"smoothing": 0.0, "accumulate": 1, "window": 1}
+    for name, value in off.items():
+        if dtype == torch.float32 and (settings[name].ndim or settings[name] != value):
+            raise ValueError(f"{name}: expected dtype=torch.float64 with it, got {dtype}")
 
 
 def check_keys(label: str, given: Any, expected: Collection[str]) -> None:
@@ -122,10 +156,29 @@ def loaded_flags(state_dict: Mapping[str, Any], name: str, size: int) -> Tensor:
     return value.to("cpu", torch.uint8)
 
 
-def plain(value: Any) -> Any:
-    """Return a setting as a user gave it: a number, a word, a list or a copied tensor."""
+def loaded_part(given: Mapping[str, Any], name: str, like: Tensor) -> Tensor:
+    """Check a tensor of a loaded state of optional parts: as ``like`` in type and shape."""
+    value, label = given[name], f"state_dict['options'][{name!r}]"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{label}: expected a tensor, got {kind_of(value)}")
+    check_readable(value, label)
+    if value.dtype != like.dtype or value.shape != like.shape:
+        raise ValueError(
+            f"{label}: expected {like.dtype} of shape {tuple(like.shape)}, got {value.dtype} "
+            f"{tuple(value.shape)}"
+        )
+    value = value.detach().to("cpu", copy=True)
+    if not value.is_floating_point() and (value < 0).any():
+        raise ValueError(f"{label}: expected no negative values, got {value.min():d}")
+    return value
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return a setting as a user gave it: a number, a word or words, None or a copied tensor."""
     if not isinstance(value, Tensor):
         return value
+    if name in _WORDS:
+        return words_of(name, value)
     return value.item() if value.ndim == 0 else value.clone()
 
 

@@ -21,10 +21,20 @@ class Lanes:
     """
     N lanes over tensors that the caller allocated.
     """
-    def __init__(self, state: dict[str, typing.Any], settings: dict[str, typing.Any]) -> None: ...
+    def __init__(
+        self,
+        state: dict[str, typing.Any],
+        settings: dict[str, typing.Any],
+        options: dict[str, typing.Any] | None = None,
+        always: bool = False,
+    ) -> None: ...
     def step(self, metrics: typing.Any) -> int:
         """
         Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows yet), or -1, and nothing changed, if `metrics` cannot be read in place.
+        """
+    def step_masked(self, metrics: typing.Any, active: typing.Any) -> int:
+        """
+        The same for the lanes of which `active` holds no 0; the others keep their state.
         """
 
 class Lane:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._tensors import check_readable, kind_of
 
-__all__ = ["one_metric", "readable"]
+__all__ = ["mask_of", "one_metric", "readable"]
 
 _FITS_FLOAT32 = {
     torch.bool,
@@ -68,6 +68,27 @@ def readable(
         )
     # a subclass may not offer the core's interface, or not for itself
     return tensor.detach().as_subclass(Tensor).resolve_neg()
+
+
+def mask_of(name: str, mask: object, n: int, device: torch.device) -> Tensor:
+    """Return ``mask``, one bool per lane, as a contiguous tensor on ``device``; never synchronises.
+
+    Raises TypeError or ValueError, with what was expected and what came, for anything else.
+    """
+    if not isinstance(mask, Tensor):
+        flags = list(mask) if isinstance(mask, Sequence) and not isinstance(mask, str) else [None]
+        if not all(isinstance(each, bool) for each in flags):
+            raise TypeError(f"{name}: expected a bool tensor or {n} bools, got {kind_of(mask)}")
+        here = torch.tensor(flags, dtype=torch.bool, device="cpu")
+        mask = here.to(device, non_blocking=True)
+    check_readable(mask, name)
+    if mask.dtype != torch.bool or mask.shape != (n,):
+        raise ValueError(
+            f"{name}: expected a bool tensor of shape ({n},), got {mask.dtype} {tuple(mask.shape)}"
+        )
+    if mask.device != device:
+        raise ValueError(f"{name}: expected device {device}, got {mask.device}")
+    return mask.detach().as_subclass(Tensor).contiguous()
 
 
 def one_metric(metrics: object) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._tensors import check_readable
 
-__all__ = ["check_mode", "gate_of", "setting"]
+__all__ = ["CHOICES", "INT32_MAX", "check_mode", "check_word", "codes_of", "setting", "words_of"]
 
 INT32_MAX = 2**31 - 1
 
@@ -30,6 +30,11 @@ _RATE = _Range(torch.float64, lambda v: v.isfinite() & (v >= 0), "finite and not
 _COUNT = _Range(
     torch.int32, lambda v: _whole(v) & (v < INT32_MAX), f"an integer from 0 to {INT32_MAX - 1}"
 )
+_SOME = _Range(
+    torch.int32,
+    lambda v: _whole(v) & (v >= 1) & (v < INT32_MAX),
+    f"an integer from 1 to {INT32_MAX - 1}",
+)
 _RANGES = {
     "lr": _RATE,
     "factor": _Range(torch.float64, lambda v: (v > 0) & (v < 1), "above 0 and below 1"),
@@ -38,15 +43,37 @@ _RANGES = {
     "cooldown": _COUNT,
     "min_lr": _RATE,
     "eps": _RATE,
+    # optional parts
+    "atol": _RATE,
+    "initial_patience": _COUNT,
+    "smoothing": _Range(torch.float64, lambda v: (v >= 0) & (v < 1), "at least 0 and below 1"),
+    "accumulate": _SOME,
+    "window": _SOME,
+    "max_reductions": _SOME,
+    "patience_at_min": _SOME,
+    "warmup_steps": _COUNT,
+    "warmup_start_factor": _Range(torch.float64, lambda v: (v >= 0) & (v <= 1), "from 0 to 1"),
     # the state, as it may be set or loaded
+    "start_lr": _RATE,
     "best": _Range(torch.float64, lambda v: v == v, "a number"),
     "num_bad_epochs": _COUNT,
     "cooldown_counter": _COUNT,
     "num_reductions": _COUNT,
     "num_steps": _Range(torch.int64, _whole, "an integer of 0 or more"),
+    "age": _Range(torch.int64, _whole, "an integer of 0 or more"),
+    "last_reduction": _Range(torch.int64, _whole, "an integer of 0 or more"),
+    "at_min_steps": _COUNT,
+    "taken": _COUNT,
+    "pushed": _Range(torch.int64, _whole, "an integer of 0 or more"),
+    "smooth_rest": _Range(torch.float64, lambda v: (v >= 0) & (v <= 1), "from 0 to 1"),
     "last_epoch": _Range(torch.int64, lambda v: _whole(v.abs()), "an integer"),
 }
-_CHOICES = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}
+CHOICES = {
+    "mode": ("min", "max"),
+    "threshold_mode": ("rel", "abs", "rel_safe"),
+    "nan": ("bad", "skip", "cut", "freeze"),
+    "counting": ("torch", "keras", "optax"),
+}
 
 
 def setting(
@@ -91,51 +118,52 @@ def setting(
     return values.to(dtype)
 
 
-def check_mode(name: str, value: object, n: int | None = None) -> str | list[str]:
-    """Check ``mode`` or ``threshold_mode``: one word, or one per lane where ``n`` is given."""
-    choices = _CHOICES[name]
-    words = [value] if isinstance(value, str) or n is None else value
+def check_mode(name: str, value: object) -> str:
+    """Check one word for ``mode`` or ``threshold_mode`` of torch's own class."""
+    choices = CHOICES[name][:2]
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected {_or(choices)}, got {_shown(value)}")
+    return value
+
+
+def check_word(name: str, value: object, n: int) -> str | Tensor:
+    """Check a setting that is a word, or one word per lane.
+
+    Words per lane become codes, positions in ``CHOICES[name]``: uint8 on the CPU, shape ``(n,)``;
+    such a tensor, as states hold, is taken too (synchronises if it is on another device).
+    """
+    choices = CHOICES[name]
+    if isinstance(value, Tensor):
+        check_readable(value, name)
+        if value.dtype != torch.uint8 or value.shape != (n,):
+            raise ValueError(f"{name}: expected uint8 codes of shape ({n},), got {_shown(value)}")
+        codes = value.detach().to("cpu", copy=True)
+        if (codes >= len(choices)).any():
+            raise ValueError(f"{name}: expected codes below {len(choices)}, got {codes.max():d}")
+        return codes
+    words = [value] if isinstance(value, str) else value
     if not isinstance(words, Sequence) or not all(word in choices for word in words):
-        allowed = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name}: expected {allowed}, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {_or(choices)}, got {_shown(value)}")
     if isinstance(value, str):
         return value
     if len(words) != n:
         raise ValueError(f"{name}: expected one word or {n} of them, got {len(words)}")
-    return [str(word) for word in words]
+    return codes_of(name, words)
 
 
-def gate_of(
-    mode: str | list[str], threshold: Tensor, threshold_mode: str | list[str]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``(scale, shift, maximize)`` of the value that a metric must beat.
-
-    ::
-
-        gate = best * scale + shift
-        min, rel: scale = 1 - threshold, shift = 0      abs: scale = 1, shift = -threshold
-        max, rel: scale = 1 + threshold, shift = 0      abs: scale = 1, shift = +threshold
-
-    All three are 0-d when one gate serves every lane, 1-d otherwise; float64, float64, uint8, on
-    the device of ``threshold``.
-    """
-    maximize = _is(mode, "max").to(threshold.device)
-    relative = _is(threshold_mode, "rel").to(threshold.device)
-    signed = torch.where(maximize, threshold, -threshold)
-    scale = torch.where(relative, 1.0 + signed, 1.0)
-    shift = torch.where(relative, 0.0, signed)
-    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-        scale.shape, shift.shape, maximize.shape
-    )
-    gate = (scale, shift, maximize.to(torch.uint8))
-    scale, shift, maximize = (each.expand(shape).contiguous() for each in gate)
-    return scale, shift, maximize
+def codes_of(name: str, words: Sequence[str]) -> Tensor:
+    """Return the codes of words, uint8 on the CPU."""
+    code = {word: i for i, word in enumerate(CHOICES[name])}
+    return torch.tensor([code[word] for word in words], dtype=torch.uint8, device="cpu")
 
 
-def _is(words: str | list[str], word: str) -> Tensor:
-    if isinstance(words, str):
-        return torch.tensor(words == word, device="cpu")
-    return torch.tensor([each == word for each in words], dtype=torch.bool, device="cpu")
+def words_of(name: str, codes: Tensor) -> list[str]:
+    """Return the words of codes; synchronises with the codes' device."""
+    return [CHOICES[name][code] for code in codes.tolist()]
+
+
+def _or(choices: Sequence[str]) -> str:
+    return " or ".join(repr(choice) for choice in choices)
 
 
 def _shown(value: Any) -> str:

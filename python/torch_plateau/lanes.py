@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,42 +12,29 @@ from torch.compiler import is_dynamo_compiling
 
 from . import _core
 from ._checks import (
-    brief,
     check_device,
     check_dtype,
-    check_held,
-    check_keys,
     checked_settings,
     count_groups,
-    loaded_field,
-    loaded_flags,
     offsets_of,
     per_group,
-    plain,
 )
-from ._metrics import readable
-from ._ops import GATE, SETTINGS, step_
-from ._settings import gate_of, setting
+from ._life import LaneLife
+from ._metrics import mask_of, readable
+from ._ops import SETTINGS, step_
+from ._parts import new_parts
+from ._resolve import OPTIONS, options_of, settings_of, uses_options
+from ._saving import LaneSaving
 from ._tensors import kind_of
 
 __all__ = ["PlateauLanes"]
 
-_IMPROVED, _REDUCED = 1, 2  # bits of the outcome byte, csrc/plateau/types.hpp
-_STATE_KEYS = (
-    "best",
-    "num_bad_epochs",
-    "cooldown_counter",
-    "improved",
-    "reduced",
-    "num_reductions",
-    "num_steps",
-    "lr",
-    "groups",
-    "settings",
-)
+_Numbers = float | Sequence[float] | Tensor
+_Counts = int | Sequence[int] | Tensor
+_Words = str | Sequence[str]
 
 
-class PlateauLanes:
+class PlateauLanes(LaneLife, LaneSaving):
     """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
 
     Args:
@@ -57,7 +44,9 @@ class PlateauLanes:
         factor: A cut multiplies the rate by this; above 0 and below 1.
         patience: Bad steps in a row that are borne; the next one cuts.
         threshold: How much better a metric must be to count.
-        threshold_mode: ``"rel"`` (threshold times best) or ``"abs"``, or one per lane.
+        threshold_mode: ``"rel"`` (threshold times best), ``"abs"``, or ``"rel_safe"`` (threshold
+            times the size of best: right for negative metrics, where torch's rule is not); or one
+            per lane.
         cooldown: Steps after a cut in which nothing counts as bad.
         min_lr: Floor of the rate: a number, one per lane, or one per group.
         eps: A rate is left alone if it would change by ``eps`` or less.
@@ -66,6 +55,34 @@ class PlateauLanes:
         dtype: What ``best`` is kept in. ``torch.float64`` takes every metric; ``torch.float32``
             moves fewer bytes and takes metrics that it holds exactly (float32, float16, bfloat16,
             bool, integers up to 16 bits). The arithmetic is float64 either way.
+
+    The rest are optional parts. All off, as they are unless told, they cost nothing; otherwise a
+    step takes the lanes one by one on the CPU, and is still one launch on a GPU.
+
+    Args:
+        atol: How much better a metric must be besides ``threshold`` (costs nothing).
+        nan: What a metric that is NaN does: ``"bad"`` (a bad step, torch's rule), ``"skip"`` (no
+            step), ``"cut"`` (the lane is cut now) or ``"freeze"`` (it is finished).
+        counting: ``"torch"``; ``"keras"`` and ``"optax"`` cut one bad step earlier, on bad step
+            number ``patience``, and Keras counts the step on which a cooldown ends and starts none
+            where no rate was lowered. Set ``eps=0`` to port a recipe.
+        initial_patience: The patience until the first cut is due.
+        smoothing: Decide by an exponential average of the metrics, which keeps this share of itself
+            at each step; corrected for its start. From 0 (off) to below 1.
+        accumulate: Decide once in so many steps, by the mean of their metrics.
+        window: Decide by the mean of the last so many metrics (fewer at the start).
+        max_reductions: The lane is finished when its rates were lowered so often.
+        patience_at_min: The lane is finished after so many bad steps in a row during which none of
+            its rates could be lowered any more.
+        warmup_steps: Steps in which ``lr`` rises from ``warmup_start_factor`` times the rate to the
+            rate, in a straight line. Metrics count for ``best`` and for nothing else meanwhile.
+        warmup_start_factor: See there; from 0 to 1.
+        events: Record the last so many cuts, at least one per group, for :meth:`events`.
+        on_reduce: Called as ``on_reduce(lanes, index)`` after a step that lowered rates, with the
+            numbers of these lanes, int64. On a GPU every step then synchronises.
+
+    Averages need ``dtype=torch.float64``; of several, metrics are accumulated first, then windowed,
+    then smoothed. A NaN does not enter an average that would remember it.
 
     Numbers are taken as float64 whatever the default dtype; a float32 tensor of settings is
     widened, so ``torch.tensor(0.1)`` is not 0.1. Every setting that is not a number or a word has
@@ -85,63 +102,65 @@ class PlateauLanes:
     def __init__(
         self,
         n: int,
-        lr: float | Sequence[float] | Tensor,
+        lr: _Numbers,
         *,
-        mode: str | Sequence[str] = "min",
-        factor: float | Sequence[float] | Tensor = 0.1,
-        patience: int | Sequence[int] | Tensor = 10,
-        threshold: float | Sequence[float] | Tensor = 1e-4,
-        threshold_mode: str | Sequence[str] = "rel",
-        cooldown: int | Sequence[int] | Tensor = 0,
-        min_lr: float | Sequence[float] | Tensor = 0.0,
-        eps: float | Sequence[float] | Tensor = 1e-8,
+        mode: _Words = "min",
+        factor: _Numbers = 0.1,
+        patience: _Counts = 10,
+        threshold: _Numbers = 1e-4,
+        threshold_mode: _Words = "rel",
+        cooldown: _Counts = 0,
+        min_lr: _Numbers = 0.0,
+        eps: _Numbers = 1e-8,
         groups: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
+        atol: _Numbers = 0.0,
+        nan: _Words = "bad",
+        counting: _Words = "torch",
+        initial_patience: _Counts | None = None,
+        smoothing: _Numbers = 0.0,
+        accumulate: _Counts = 1,
+        window: _Counts = 1,
+        max_reductions: _Counts | None = None,
+        patience_at_min: _Counts | None = None,
+        warmup_steps: _Counts = 0,
+        warmup_start_factor: _Numbers = 0.0,
+        events: int = 0,
+        on_reduce: Callable[[PlateauLanes, Tensor], object] | None = None,
     ) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ValueError(f"n: expected an integer of 0 or more, got {n!r}")
+        given = dict(locals())
+        for name, value in (("n", n), ("events", events)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected an integer of 0 or more, got {value!r}")
+        if on_reduce is not None and not callable(on_reduce):
+            raise TypeError(f"on_reduce: expected a function or None, got {kind_of(on_reduce)}")
         device = check_device(device)
         check_dtype(dtype)
         offsets = offsets_of(n, groups)
-        settings = checked_settings(
-            n,
-            offsets,
-            {
-                "mode": mode,
-                "factor": factor,
-                "patience": patience,
-                "threshold": threshold,
-                "threshold_mode": threshold_mode,
-                "cooldown": cooldown,
-                "min_lr": min_lr,
-                "eps": eps,
-            },
-        )
+        settings = checked_settings(n, offsets, given, dtype)
         rate = per_group("lr", lr, n, offsets)
         rate = rate.expand(count_groups(n, offsets)).clone() if rate.ndim == 0 else rate
         self._groups = None if offsets is None else offsets.diff().tolist()
         self._settings: dict[str, Any] = settings
+        self._capacity = events
+        self._on_reduce = on_reduce
         self._state: dict[str, Tensor | None] = {
             "best": torch.full((n,), math.inf, dtype=dtype, device=device),
             "clock": torch.zeros(n, dtype=torch.int32, device=device),
             "outcome": torch.zeros(n, dtype=torch.uint8, device=device),
             "num_reductions": torch.zeros(n, dtype=torch.int32, device=device),
             "num_steps": torch.zeros(1, dtype=torch.int64, device=device),
+            "start_rate": rate.to(device, copy=True),
             "rate": rate.to(device),
             "published": rate.float().to(device),
             "offsets": None if offsets is None else offsets.to(device),
         }
+        self._parts: dict[str, Tensor] = {}
         self._in_core: dict[str, float | Tensor] = {}
         self._bind()
-        self.best[self._maximized()] = -math.inf
-
-    def _maximized(self) -> Tensor:
-        """Whether each lane maximizes its metric; bool, shape ``(n,)``."""
-        maximize = self._in_core["maximize"]
-        if isinstance(maximize, Tensor):
-            return maximize.bool()
-        return torch.full((len(self),), bool(maximize), device=self.device)
+        self.best.copy_(self._worst())
+        self._refresh()
 
     def _bind(self) -> None:
         """Give the core its pointers: once, and again when tensors or settings are replaced.
@@ -153,33 +172,57 @@ class PlateauLanes:
         for name, value in settings.items():
             if isinstance(value, Tensor) and value.ndim:
                 settings[name] = value.to(self.device)
-        gate = gate_of(settings["mode"], settings["threshold"], settings["threshold_mode"])
-        for name, value in zip(GATE, gate, strict=True):
+        for name, value in {**settings_of(settings), **options_of(settings)}.items():
             self._in_core[name] = self._kept(name, value)
-        for name in SETTINGS[len(GATE) :]:
-            kept = self._in_core[name] = self._kept(name, settings[name])
-            settings[name] = kept if isinstance(kept, Tensor) else settings[name]
-        self._advance = _core.Lanes(self._state, self._in_core).step
-        self._uniform = [0.0 if isinstance(v := self._in_core[k], Tensor) else v for k in SETTINGS]
-        self._each = [v if isinstance(v := self._in_core[k], Tensor) else None for k in SETTINGS]
+        self._uses_options = bool(self._capacity) or uses_options(settings)
+        if self._uses_options:
+            self._need_parts()
+        self._connect()
 
     def _kept(self, name: str, value: Tensor) -> float | Tensor:
         """A setting for the core: a number, or a tensor in the memory of the one before it."""
         if value.ndim == 0:
             return float(value)
         old = self._in_core.get(name)
-        if isinstance(old, Tensor) and old.device == self.device:
+        if isinstance(old, Tensor) and old.device == self.device and old.shape == value.shape:
             return old.copy_(value)
-        return value.to(self.device)
+        return value.to(self.device, copy=True)
 
-    def _tensor(self, name: str) -> Tensor:
-        tensor = self._state[name]
-        assert tensor is not None
-        return tensor
+    def _need_parts(self) -> None:
+        """Allocate what optional parts in use lack; what is there stays."""
+        sizes = (len(self), len(self._lr), self._capacity, self._longest_window())
+        fresh = new_parts(self._settings, *sizes, self.device)
+        self._parts = {name: self._parts.get(name, tensor) for name, tensor in fresh.items()}
+
+    def _connect(self) -> None:
+        core = self._in_core
+        options = None
+        if self._parts:
+            options = {**{name: core[name] for name in OPTIONS}, **self._parts}
+        lanes = _core.Lanes(self._state, core, options, self._uses_options)
+        self._advance, self._advance_masked = lanes.step, lanes.step_masked
+        if self._on_reduce is not None:
+            self._advance = self._calling(lanes.step)
+            self._advance_masked = self._calling(lanes.step_masked)
+        self._uniform = [0.0 if isinstance(v := core[k], Tensor) else v for k in SETTINGS]
+        self._each = [v if isinstance(v := core[k], Tensor) else None for k in SETTINGS]
+
+    def _calling(self, advance: Callable[..., int]) -> Callable[..., int]:
+        """Step, and tell ``on_reduce`` which lanes were cut."""
+
+        def advance_and_call(*args: Any) -> int:
+            reduced = advance(*args)
+            if reduced > 0 or (reduced == 0 and self.device.type != "cpu"):
+                index = self.reduced.nonzero().flatten()
+                if len(index) and self._on_reduce is not None:
+                    self._on_reduce(self, index)
+            return reduced
+
+        return advance_and_call
 
     # -- stepping ---------------------------------------------------------------------------------
 
-    def step(self, metrics: Any) -> Tensor:
+    def step(self, metrics: Any, active: Any = None) -> Tensor:
         """Advance every lane by one metric, in place, and return :attr:`lr`.
 
         ::
@@ -198,6 +241,9 @@ class PlateauLanes:
                 bfloat16, bool or any integer type. A tensor is read in place, with no copy and no
                 reference kept; arrays of other libraries (``__dlpack__``) and sequences of ``n``
                 numbers work too. For one lane also a number or a 0-d tensor.
+            active: Which lanes have a metric now: bool, shape ``(n,)``, on the lanes' device, or a
+                sequence of bools; all unless told. The others keep their state, whatever their
+                entry in ``metrics``, and read False in :attr:`improved` and :attr:`reduced`.
 
         Returns:
             The live float32 vector of rates, the same tensor each time; clone it to keep a history.
@@ -205,25 +251,43 @@ class PlateauLanes:
         Never synchronises. On a CUDA device this is one kernel launch on torch's current stream of
         that device, and may be captured in a graph. On the CPU, from 16,384 lanes on, the
         interpreter lock is released meanwhile. In a compiled function it is one operator,
-        ``torch_plateau::step_``.
+        ``torch_plateau::step_`` (lanes with optional parts, or a mask, cannot be compiled).
 
         Raises TypeError or ValueError, with nothing changed, for metrics of a wrong shape, type or
         device, and RuntimeError if the launch fails.
         """
         if is_dynamo_compiling():
-            self._step_traced(metrics)
+            self._step_traced(metrics, active)
+        elif active is not None:
+            self._step_masked(metrics, active)
         elif self._advance(metrics) < 0:
             self._step_converted(metrics)
         return self._lr
 
     def _step_converted(self, metrics: Any, fetch: bool = False) -> int:
         """Step by metrics that the core refused; return how many lanes had a rate lowered."""
-        reduced: int = self._advance(readable(metrics, len(self), self.dtype, self.device, fetch))
+        reduced = self._advance(readable(metrics, len(self), self.dtype, self.device, fetch))
         if reduced < 0:
             raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
         return reduced
 
-    def _step_traced(self, metrics: Any) -> None:
+    def _step_masked(self, metrics: Any, active: Any) -> None:
+        mask = mask_of("active", active, len(self), self.device)
+        if not self._parts:  # masked lanes need flags; whole steps stay as fast as they were
+            metrics = readable(metrics, len(self), self.dtype, self.device)
+            self._need_parts()
+            self._connect()
+        if self._advance_masked(metrics, mask) < 0:
+            metrics = readable(metrics, len(self), self.dtype, self.device)
+            if self._advance_masked(metrics, mask) < 0:
+                raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
+
+    def _step_traced(self, metrics: Any, active: Any) -> None:
+        if self._uses_options or self._on_reduce is not None or active is not None:
+            raise RuntimeError(
+                "PlateauLanes.step: lanes with optional parts, a mask or on_reduce cannot be "
+                "compiled; call it outside the compiled function"
+            )
         state = self._state
         step_(
             metrics.detach(),
@@ -238,175 +302,3 @@ class PlateauLanes:
             self._uniform,
             self._each,
         )
-
-    # -- reading: no property synchronises --------------------------------------------------------
-
-    @property
-    def lr(self) -> Tensor:
-        """Published rates, float32, shape ``(groups,)``: live, and what optimizers read.
-
-        Writing to it in place is allowed (``lanes.lr[3] = 0.01``): the next cut of that group
-        starts from the written value.
-        """
-        return self._lr
-
-    @property
-    def lr_master(self) -> Tensor:
-        """Rates at full precision, float64, shape ``(groups,)``; a new tensor each time."""
-        rate, published = self._tensor("rate"), self._lr
-        return torch.where(rate.float() == published, rate, published.double())
-
-    @property
-    def best(self) -> Tensor:
-        """Best metric of each lane, ``dtype``, shape ``(n,)``: live. Infinite before the first."""
-        return self._tensor("best")
-
-    @property
-    def num_bad_epochs(self) -> Tensor:
-        """Bad steps in a row, int32, shape ``(n,)``; a new tensor each time."""
-        return self._tensor("clock").clamp(min=0)
-
-    @property
-    def cooldown_counter(self) -> Tensor:
-        """Cooldown steps that are left, int32, shape ``(n,)``; a new tensor each time."""
-        return -self._tensor("clock").clamp(max=0)
-
-    @property
-    def improved(self) -> Tensor:
-        """Whether the last metric was better than best; bool, shape ``(n,)``, a new tensor."""
-        return (self._tensor("outcome") & _IMPROVED).bool()
-
-    @property
-    def reduced(self) -> Tensor:
-        """Whether the last step lowered a rate of the lane; bool, shape ``(n,)``, a new tensor."""
-        return (self._tensor("outcome") & _REDUCED).bool()
-
-    @property
-    def num_reductions(self) -> Tensor:
-        """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``: live."""
-        return self._tensor("num_reductions")
-
-    @property
-    def num_steps(self) -> Tensor:
-        """Steps taken by the batch, int64, 0-d: live."""
-        return self._tensor("num_steps")[0]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The hyper-parameters: numbers and words where uniform, else one value per lane."""
-        return {name: plain(value) for name, value in self._settings.items()}
-
-    @property
-    def groups(self) -> list[int] | None:
-        """How many rates each lane owns; None for one each."""
-        return None if self._groups is None else list(self._groups)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the state lives."""
-        return self._lr.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What ``best`` is kept in."""
-        return self._tensor("best").dtype
-
-    def __len__(self) -> int:
-        """Return the number of lanes."""
-        return len(self._tensor("best"))
-
-    def __repr__(self) -> str:
-        """Show the settings; synchronises where there are some per lane, to show their range."""
-        settings = ", ".join(f"{name}={brief(value)}" for name, value in self.settings.items())
-        groups = f", groups={len(self._lr)}" if self._state["offsets"] is not None else ""
-        where = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
-        return f"PlateauLanes({len(self)}{groups}, {settings}, dtype={self.dtype}{where})"
-
-    # -- saving and moving ------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a snapshot: tensors (clones) and primitives only, safe for ``weights_only=True``.
-
-        Keys: ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``improved``, ``reduced``,
-        ``num_reductions``, ``num_steps``, ``lr`` (float64, one per group), ``groups`` (rates per
-        lane, or None for one each) and ``settings``. Does not synchronise: tensors stay on their
-        device.
-        """
-        return {
-            "best": self.best.clone(),
-            "num_bad_epochs": self.num_bad_epochs,
-            "cooldown_counter": self.cooldown_counter,
-            "improved": self.improved,
-            "reduced": self.reduced,
-            "num_reductions": self.num_reductions.clone(),
-            "num_steps": self.num_steps.clone(),
-            "lr": self.lr_master,
-            "groups": self.groups,
-            "settings": self.settings,
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore a snapshot in place: ``lr``, ``best`` and the rest keep their identity.
-
-        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do. Tensors
-        may lie on any device (this synchronises then).
-
-        Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of another
-        number of lanes or groups, missing or unknown keys, settings out of range, or a ``best``
-        that float32 lanes cannot hold exactly.
-        """
-        check_keys("state_dict", state_dict, _STATE_KEYS)
-        n, groups = len(self), self.groups
-        if state_dict["groups"] != groups:
-            raise ValueError(
-                f"state_dict['groups']: expected {brief(groups)}, got {brief(state_dict['groups'])}"
-            )
-        check_keys("state_dict['settings']", state_dict["settings"], self._settings)
-        settings = checked_settings(n, offsets_of(n, groups), state_dict["settings"])
-        bad = loaded_field(state_dict, "num_bad_epochs", n)
-        cooling = loaded_field(state_dict, "cooldown_counter", n)
-        improved = loaded_flags(state_dict, "improved", n)
-        reduced = loaded_flags(state_dict, "reduced", n)
-        num_steps = setting("num_steps", state_dict["num_steps"], label="state_dict['num_steps']")
-        loaded = {
-            "best": loaded_field(state_dict, "best", n),
-            "clock": torch.where(cooling > 0, -cooling, bad),
-            "outcome": improved * _IMPROVED + reduced * _REDUCED,
-            "num_reductions": loaded_field(state_dict, "num_reductions", n),
-            "num_steps": num_steps.view(1),
-            "rate": loaded_field(state_dict, "lr", len(self._lr)),
-        }
-        loaded["published"] = loaded["rate"].float()
-        check_held(loaded["best"], self.dtype)
-        for name, value in loaded.items():
-            self._tensor(name).copy_(value)
-        self._settings = settings
-        self._bind()
-
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> PlateauLanes:
-        """Move the lanes, or change what ``best`` is kept in, and return ``self``.
-
-        With ``dtype`` only ``best`` is replaced; on another device every tensor is, ``lr`` too.
-        Raises RuntimeError for a device that cannot be used and ValueError, with nothing changed,
-        for a ``best`` that float32 cannot hold exactly. Synchronises.
-        """
-        device = self.device if device is None else check_device(device)
-        dtype = self.dtype if dtype is None else dtype
-        check_dtype(dtype)
-        if dtype != self.dtype:
-            check_held(self.best, dtype)
-        moved = {name: None if t is None else t.to(device) for name, t in self._state.items()}
-        moved["best"] = self.best.to(device, dtype)
-        self._state = moved
-        self._bind()
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"state": self._state, "settings": self._settings, "groups": self._groups}
-
-    def __setstate__(self, pickled: dict[str, Any]) -> None:
-        self._state, self._settings = pickled["state"], pickled["settings"]
-        self._groups, self._in_core = pickled["groups"], {}
-        self._bind()

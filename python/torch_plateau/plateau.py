@@ -12,7 +12,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 from . import _core
 from ._metrics import one_metric
-from ._settings import check_mode, gate_of, setting
+from ._resolve import gate_of
+from ._settings import check_mode, setting
 from ._tensors import kind_of
 
 __all__ = ["EPOCH_WARNING", "ReduceLROnPlateau", "rates_of"]
