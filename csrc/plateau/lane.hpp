@@ -21,6 +21,7 @@ enum Ask : int {
 };
 
 PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
+PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 
 /// The mean of the last `window` values, the new one included, added up from the oldest on.
 PLATEAU_HD inline double windowed(const Options& options, std::int64_t n, std::int64_t lane,
@@ -36,7 +37,8 @@ PLATEAU_HD inline double windowed(const Options& options, std::int64_t n, std::i
 }
 
 /// Passes a metric through the lane's filters. False while values are still being accumulated. NaN
-/// does not enter the averages that would remember it.
+/// does not enter the averages that would remember it, nor an infinite value the exponential one:
+/// such a value decides as it is.
 PLATEAU_HD inline bool filtered(const Options& options, std::int64_t n, std::int64_t lane,
                                 double& value) noexcept {
   const std::int32_t accumulate = options.total ? options.accumulate[lane] : 1;
@@ -51,10 +53,17 @@ PLATEAU_HD inline bool filtered(const Options& options, std::int64_t n, std::int
   const std::int32_t window = options.recent ? options.window[lane] : 1;
   if (window > 1) value = windowed(options, n, lane, window, value);
   const double smoothing = options.smooth ? options.smoothing[lane] : 0.0;
-  if (smoothing > 0.0) {
+  if (smoothing > 0.0 && is_finite(value)) {
     value = smoothed(value, smoothing, options.smooth[lane], options.smooth_rest[lane]);
   }
   return true;
+}
+
+/// One more bad step of a lane: at its floor too many of them finish it.
+PLATEAU_HD inline void count_at_min(const Options& options, std::int64_t lane) noexcept {
+  std::uint8_t& flags = options.flags[lane];
+  if (!options.at_min_steps || !(flags & kAtMin)) return;
+  if (++options.at_min_steps[lane] >= options.patience_at_min[lane]) flags |= kFinished;
 }
 
 /// The first half of a step: all but the rates. Returns Ask bits; `metric` is what decided.
@@ -71,7 +80,10 @@ PLATEAU_HD int begin_step(const Lanes& lanes, const Options& options, std::int64
   }
   const std::int64_t age = ++options.age[lane];
   const int warming = age <= options.warmup_steps[lane] ? kAskWarmUp : 0;
-  if (is_nan(metric) && on_nan == OnNan::kCut) return kAskCut | warming;
+  if (is_nan(metric) && on_nan == OnNan::kCut) {
+    if (!warming) count_at_min(options, lane);
+    return kAskCut | warming;
+  }
   if (!filtered(options, lanes.n, lane, metric)) return warming;
 
   const Settings& settings = lanes.settings;
@@ -87,12 +99,8 @@ PLATEAU_HD int begin_step(const Lanes& lanes, const Options& options, std::int64
   const bool keras = options.keras[lane] != 0;
   const bool cooling = clock < (keras ? -1 : 0);
   clock = keras ? tick_keras(clock, improved) : tick(clock, improved);
-  if (options.at_min_steps) {
-    std::int32_t& steps = options.at_min_steps[lane];
-    if (improved) steps = 0;
-    if (!improved && !cooling && (flags & kAtMin)) ++steps;
-    if (steps >= options.patience_at_min[lane]) flags |= kFinished;
-  }
+  if (improved && options.at_min_steps) options.at_min_steps[lane] = 0;
+  if (!improved && !cooling) count_at_min(options, lane);
   const std::int32_t patience =
       flags & kOnceFired ? settings.patience[lane] : options.initial_patience[lane];
   return ask | (fires(clock, patience) ? kAskCut : 0);

@@ -154,7 +154,7 @@ class LaneOutputs:
         A lane counts the steps that it takes: not those for which it was masked or finished.
         Raises RuntimeError unless an optional part is on; ``events=1`` is the least of them.
         """
-        if "last_reduction" not in self._parts:
+        if not self._uses_options:  # a mask may have made the part, but whole steps pass it by
             raise RuntimeError(
                 "last_reduction: plain lanes do not record it; build them with events=1 or more"
             )
@@ -247,7 +247,7 @@ class LaneOutputs:
         if warming is not None:
             steps = self._setting("warmup_steps")
             start = self._setting("warmup_start_factor")
-            done = self._parts["age"] / steps
+            done = self._parts["age"].double() / steps
             factor = self._per_group(start + (1.0 - start) * done)
             published.copy_(torch.where(warming, (rate * factor).float(), published))
         if "at_min_steps" in self._parts:

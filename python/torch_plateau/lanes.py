@@ -82,7 +82,8 @@ class PlateauLanes(LaneLife, LaneSaving):
             numbers of these lanes, int64. On a GPU every step then synchronises.
 
     Averages need ``dtype=torch.float64``; of several, metrics are accumulated first, then windowed,
-    then smoothed. A NaN does not enter an average that would remember it.
+    then smoothed. A NaN does not enter an average that would remember it, nor an infinite metric
+    the exponential one: it decides as it is.
 
     Numbers are taken as float64 whatever the default dtype; a float32 tensor of settings is
     widened, so ``torch.tensor(0.1)`` is not 0.1. Every setting that is not a number or a word has

@@ -3,6 +3,8 @@
 // CUDA, for machines without a GPU, and with CUDA, as test_kernel_device, for those that have one.
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -27,6 +29,15 @@ void must(cudaError_t status) {
   if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
 }
 
+/// With one pattern of bits for all NaNs: processors choose different ones.
+template <class T>
+std::vector<T> one_nan(std::vector<T> values) {
+  for (T& value : values) {
+    if (value != value) value = std::numeric_limits<T>::quiet_NaN();
+  }
+  return values;
+}
+
 /// The same numbers on the host and on the device, `shift` elements from where memory begins.
 template <class T>
 class Twin {
@@ -48,10 +59,10 @@ class Twin {
     return from;
   }
 
-  /// Whether the device holds the same bits as the host.
+  /// Whether the device holds the same bits as the host, but for those of NaN.
   bool same() const {
-    return host.empty() ||
-           std::memcmp(on_device().data(), host.data(), host.size() * sizeof(T)) == 0;
+    return host.empty() || std::memcmp(one_nan(on_device()).data(), one_nan(host).data(),
+                                       host.size() * sizeof(T)) == 0;
   }
 
   std::vector<T> host;
@@ -167,6 +178,10 @@ struct Pair {
   void step(const void* on_host, const void* on_device, std::int64_t stride, Dtype dtype) {
     step_cpu(host, Metrics{on_host, stride, dtype});
     step_cuda(device, Metrics{on_device, stride, dtype}, 0, nullptr);
+    check();
+  }
+
+  void check() const {
     CHECK(best.same());
     CHECK(clock.same());
     CHECK(outcome.same());
@@ -203,6 +218,164 @@ void compare(std::int64_t n, bool each, Dtype dtype, std::initializer_list<M> va
     const Twin<M> metrics(some<M>(length, values), shift);
     pair.step(metrics.host.data() + first, metrics.device + first, stride, dtype);
   }
+}
+
+/// Optional parts in a random state, on both sides. Those that plain lanes lack may be missing.
+struct Parts {
+  Parts(std::int64_t n, std::int64_t groups, bool each, bool all)
+      : on_nan(each, n, {0, 1, 2, 3}),
+        safe_gate(each, n, {0, 1}),
+        keras(each, n, {0, 1}),
+        initial_patience(each, n, {0, 1, 3}),
+        accumulate(each, n, {1, 2, 3}),
+        window(each, n, {1, 2, kLongest}),
+        smoothing(each, n, {0.0, 0.5, 0.9}),
+        max_reductions(each, n, {1, 3, INT32_MAX}),
+        patience_at_min(each, n, {1, 2, INT32_MAX}),
+        warmup_steps(each, n, {0, 0, 2, 9}),
+        warmup_start_factor(each, n, {0.0, 0.3}),
+        flags(some<std::uint8_t>(n, {0, 0, 0, kFinished, kOnceFired, kAtMin})),
+        age(some<std::int64_t>(n, {0, 1, 7})),
+        last_reduction(some<std::int64_t>(n, {0, 1})),
+        at_min_steps(some<std::int32_t>(n, {0, 1})),
+        total(std::vector<double>(static_cast<std::size_t>(n), 0.0)),
+        taken(std::vector<std::int32_t>(static_cast<std::size_t>(n), 0)),
+        recent(some<double>(n * kLongest, {0.5, 1.0, 0.1})),
+        pushed(some<std::int64_t>(n, {0, 2, 7})),
+        smooth(some<double>(n, {0.0, 0.25})),
+        smooth_rest(some<double>(n, {1.0, 0.5})),
+        written({0}),
+        whole(std::vector<std::int64_t>(static_cast<std::size_t>(3 * groups), 0)),
+        real(std::vector<double>(static_cast<std::size_t>(4 * groups), 0.0)),
+        capacity(groups) {
+    host = options(all, [](auto& value) { return side_of(value, false); });
+    device = options(all, [](auto& value) { return side_of(value, true); });
+  }
+
+  template <class T>
+  static T* side_of(Twin<T>& twin, bool on_device) {
+    return on_device ? twin.device : twin.host.data();
+  }
+  template <class T>
+  static Setting<T> side_of(Choice<T>& choice, bool on_device) {
+    return on_device ? choice.device : choice.host;
+  }
+
+  template <class Side>
+  Options options(bool all, Side side) {
+    Options out;
+    out.on_nan = side(on_nan);
+    out.safe_gate = side(safe_gate);
+    out.keras = side(keras);
+    out.initial_patience = side(initial_patience);
+    out.accumulate = side(accumulate);
+    out.window = side(window);
+    out.smoothing = side(smoothing);
+    out.max_reductions = side(max_reductions);
+    out.patience_at_min = side(patience_at_min);
+    out.warmup_steps = side(warmup_steps);
+    out.warmup_start_factor = side(warmup_start_factor);
+    out.flags = side(flags);
+    out.age = side(age);
+    if (!all) return out;
+    out.last_reduction = side(last_reduction);
+    out.at_min_steps = side(at_min_steps);
+    out.total = side(total);
+    out.taken = side(taken);
+    out.recent = side(recent);
+    out.recent_size = kLongest;
+    out.pushed = side(pushed);
+    out.smooth = side(smooth);
+    out.smooth_rest = side(smooth_rest);
+    Events& events = out.events;
+    events.capacity = capacity;
+    events.written = side(written);
+    events.lane = side(whole);
+    events.group = events.lane + capacity;
+    events.step = events.group + capacity;
+    events.old_rate = side(real);
+    events.new_rate = events.old_rate + capacity;
+    events.metric = events.new_rate + capacity;
+    events.best = events.metric + capacity;
+    return out;
+  }
+
+  using Event = std::array<std::uint64_t, 7>;
+
+  /// The bits of the events from the `first` on, sorted: within a step their order is free.
+  std::vector<Event> events(const std::vector<std::int64_t>& from_whole,
+                            const std::vector<double>& from_real, std::int64_t first) const {
+    std::vector<Event> found;
+    for (std::int64_t i = first; i < written.host[0]; ++i) {
+      Event event{};
+      for (std::int64_t field = 0; field < 7; ++field) {
+        const std::int64_t row = field < 3 ? field : field - 3;
+        const auto at = static_cast<std::size_t>(row * capacity + i % capacity);
+        const void* value = field < 3 ? static_cast<const void*>(&from_whole[at]) : &from_real[at];
+        std::memcpy(&event[static_cast<std::size_t>(field)], value, sizeof(std::uint64_t));
+      }
+      found.push_back(event);
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+
+  void check(std::int64_t first) const {
+    CHECK(flags.same());
+    CHECK(age.same());
+    CHECK(last_reduction.same());
+    CHECK(at_min_steps.same());
+    CHECK(total.same());
+    CHECK(taken.same());
+    CHECK(recent.same());
+    CHECK(pushed.same());
+    CHECK(smooth.same());
+    CHECK(smooth_rest.same());
+    CHECK(written.same());
+    CHECK(events(whole.host, one_nan(real.host), first) ==
+          events(whole.on_device(), one_nan(real.on_device()), first));
+  }
+
+  static constexpr std::int32_t kLongest = 4;
+  Choice<std::uint8_t> on_nan, safe_gate, keras;
+  Choice<std::int32_t> initial_patience, accumulate, window;
+  Choice<double> smoothing;
+  Choice<std::int32_t> max_reductions, patience_at_min, warmup_steps;
+  Choice<double> warmup_start_factor;
+  Twin<std::uint8_t> flags;
+  Twin<std::int64_t> age, last_reduction;
+  Twin<std::int32_t> at_min_steps;
+  Twin<double> total;
+  Twin<std::int32_t> taken;
+  Twin<double> recent;
+  Twin<std::int64_t> pushed;
+  Twin<double> smooth, smooth_rest;
+  Twin<std::int64_t> written, whole;
+  Twin<double> real;
+  std::int64_t capacity;
+  Options host, device;
+};
+
+/// Steps lanes with optional parts, some of them masked, and returns how many cuts were recorded.
+template <class T>
+std::int64_t compare_options(std::int64_t n, bool each, bool all, bool masked,
+                             std::initializer_list<T> values,
+                             const std::vector<std::int64_t>& counts = {}) {
+  Pair<T> pair(n, each, counts);
+  Parts parts(n, pair.groups, each, all);
+  for (int step = 0; step < 6; ++step) {
+    const Twin<T> metrics(some<T>(n, values));
+    const Twin<std::uint8_t> mask(some<std::uint8_t>(n, {0, 1, 1}));
+    const std::int64_t first = parts.written.host[0];
+    const Dtype dtype = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
+    step_cpu(pair.host, parts.host, Metrics{metrics.host.data(), 1, dtype},
+             masked ? mask.host.data() : nullptr);
+    step_cuda(pair.device, parts.device, Metrics{metrics.device, 1, dtype},
+              masked ? mask.device : nullptr, 0, nullptr);
+    pair.check();
+    parts.check(first);
+  }
+  return parts.written.host[0];
 }
 
 const std::initializer_list<float> kFloats = {1.0F,
@@ -278,6 +451,22 @@ void lanes_may_own_any_number_of_rates() {
   }
 }
 
+void lanes_with_optional_parts_are_stepped_as_on_the_host() {
+  const std::vector<std::int64_t> counts = {3, 0, 1, 40, 2, 2, 2, 900, 1};
+  const auto n = static_cast<std::int64_t>(counts.size());
+  std::int64_t cuts = 0;
+  for (int round = 0; round < 4; ++round) {
+    const bool each = round != 1;
+    const bool masked = round != 2;
+    cuts += compare_options<double>(300, each, round != 3, masked, kDoubles);
+    cuts += compare_options<double>(n, each, round != 3, masked, kDoubles, counts);
+  }
+  // averages need float64 lanes, so here all parts are missing
+  compare_options<float>(300, true, false, true, kFloats);
+  compare_options<float>(n, true, false, true, kFloats, counts);
+  CHECK(cuts > 100);
+}
+
 #ifdef threadIdx  // only the emulation counts launches and fails to order
 
 void a_step_is_one_launch_on_the_device_and_stream_it_is_given() {
@@ -285,10 +474,13 @@ void a_step_is_one_launch_on_the_device_and_stream_it_is_given() {
   for (const bool grouped : {false, true}) {
     Pair<float> pair(3, true,
                      grouped ? std::vector<std::int64_t>{1, 2, 3} : std::vector<std::int64_t>{});
+    Parts parts(3, pair.groups, true, true);
     const Twin<float> metrics({1.0F, 2.0F, 3.0F});
     emulation::launches = 0;
     step_cuda(pair.device, Metrics{metrics.device, 1, Dtype::kFloat32}, 1, &target);
-    CHECK(emulation::launches == 1);
+    step_cuda(pair.device, parts.device, Metrics{metrics.device, 1, Dtype::kFloat32}, nullptr, 1,
+              &target);
+    CHECK(emulation::launches == 2);
     CHECK(emulation::stream == &target);
     CHECK(emulation::launched_on == 1);
     CHECK(emulation::device == 0);
@@ -342,6 +534,7 @@ int main() {
   strides_and_misaligned_metrics_are_read();
   metrics_of_every_dtype_are_read();
   lanes_may_own_any_number_of_rates();
+  lanes_with_optional_parts_are_stepped_as_on_the_host();
 #ifdef threadIdx
   a_step_is_one_launch_on_the_device_and_stream_it_is_given();
   no_lanes_launch_nothing();
