@@ -13,8 +13,9 @@ The three start from the same weights and rates, and each learns from 500 noisy 
 three in ten have a wrong label. Everything (plateau, ranking, which network to keep) is decided by
 the loss on 300 other digits. The picture shows the accuracy of the network that each way would
 keep: on those 300, and on the remaining 997, which decide nothing and are what counts. The seeds
-are 0 to 4, all of them. The task was set up on others; patience and floors of the plateaus were
-lowered and raised, respectively, after a first run on these, in which hardly any member retired.
+are 0 to 4, all of them. Variants of the task were tried on two other seeds. After a first run on
+these five, in which hardly any member retired, the patience of the plateaus (at the floor too) was
+lowered and their floors were raised, so the plateaus' own small change since is no evidence.
 
 Takes about two minutes on one core. Needs scikit-learn and matplotlib:
 pip install 'torch-plateau[demo]'.
