@@ -6,16 +6,22 @@ import torch
 
 from ._core import build_info as _core_build_info
 from .batched import BatchedReduceLROnPlateau
+from .best import LaneBest
+from .compose import compose
 from .lane_lr import LaneLR
 from .lanes import PlateauLanes
 from .plateau import ReduceLROnPlateau
+from .saving import save_atomically
 
 __all__ = [
     "BatchedReduceLROnPlateau",
+    "LaneBest",
     "LaneLR",
     "PlateauLanes",
     "ReduceLROnPlateau",
     "build_info",
+    "compose",
+    "save_atomically",
 ]
 __version__ = "0.1.0"
 
