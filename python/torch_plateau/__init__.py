@@ -6,9 +6,11 @@ import torch
 
 from ._core import build_info as _core_build_info
 from .batched import BatchedReduceLROnPlateau
+from .compose import compose
 from .lane_lr import LaneLR
 from .lanes import PlateauLanes
 from .plateau import ReduceLROnPlateau
+from .saving import save_atomically
 
 __all__ = [
     "BatchedReduceLROnPlateau",
@@ -16,6 +18,8 @@ __all__ = [
     "PlateauLanes",
     "ReduceLROnPlateau",
     "build_info",
+    "compose",
+    "save_atomically",
 ]
 __version__ = "0.1.0"
 

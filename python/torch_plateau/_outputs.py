@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._checks import brief, plain
 from ._parts import AT_MIN, EVENTS, FINISHED
-from ._resolve import DEFAULTS
+from ._resolve import DEFAULTS, placed
 
 __all__ = ["Cut", "Cuts", "LaneOutputs"]
 
@@ -73,8 +73,7 @@ class LaneOutputs:
 
     def _setting(self, name: str) -> Tensor:
         """A numeric setting, where the lanes are; 0-d where uniform."""
-        value: Tensor = self._settings[name]
-        return value.to(self.device) if value.ndim else value
+        return placed(self._settings[name], self.device)
 
     def _worst(self) -> Tensor:
         """What ``best`` begins with."""
@@ -172,7 +171,7 @@ class LaneOutputs:
         """Whether no rate of the lane can be lowered, by floor or ``eps``; bool, ``(n,)``, new."""
         rate = self.lr_master
         factor, eps = (self._per_group(self._setting(name)) for name in ("factor", "eps"))
-        lowered = torch.maximum(rate * factor, self._setting("min_lr").to(rate.device))
+        lowered = torch.maximum(rate * factor, self._setting("min_lr"))
         room = (rate - lowered > eps) & (lowered < rate)
         offsets = self._state["offsets"]
         if offsets is None:
@@ -190,7 +189,7 @@ class LaneOutputs:
             raise RuntimeError("events: none are recorded; build the lanes with events=1 or more")
         written = int(self._parts["events_written"])
         size = len(self._parts["events_lane"])
-        first = max(written - size, 0)
+        first = max(written - size, int(self._parts["events_first"]))
         order = torch.arange(first, written, device=self.device) % size
         columns = [self._parts[name][order].tolist() for name in EVENTS]
         return Cuts([Cut(*row) for row in zip(*columns, strict=True)], first)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["AT_MIN", "EVENTS", "FINISHED", "LANE_PARTS", "new_parts"]
+__all__ = ["AT_MIN", "EVENTS", "EVENT_COUNTS", "FINISHED", "LANE_PARTS", "new_parts"]
 
 FINISHED, AT_MIN = 1, 4  # bits of the flags, csrc/plateau/options.hpp
 
@@ -33,6 +33,7 @@ EVENTS: dict[str, torch.dtype] = {
     "events_metric": torch.float64,
     "events_best": torch.float64,
 }
+EVENT_COUNTS = ("events_written", "events_first")  # all ever; those that the ring never held
 
 
 def new_parts(
@@ -42,11 +43,18 @@ def new_parts(
     events: int,
     longest: int,
     device: torch.device,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return fresh tensors for the optional parts that ``settings`` use.
+    """Return tensors for the optional parts that ``settings`` use: those in ``kept``, or fresh.
 
     ``recent``, the window, is flat: ``longest`` rows of ``n``.
     """
+
+    def part(name: str, size: int, dtype: torch.dtype, first: float = 0) -> Tensor:
+        if kept is not None and name in kept:
+            return kept[name]
+        return torch.full((size,), first, dtype=dtype, device=device)
+
     wanted = ["flags", "age", "last_reduction"]
     if settings["patience_at_min"] is not None:
         wanted.append("at_min_steps")
@@ -57,17 +65,18 @@ def new_parts(
     if longest > 1:
         wanted.append("pushed")
     parts = {
-        name: torch.full((n,), first, dtype=dtype, device=device)
+        name: part(name, n, dtype, first)
         for name, (dtype, first) in LANE_PARTS.items()
         if name in wanted
     }
     if longest > 1:
-        parts["recent"] = torch.zeros(longest * n, dtype=torch.float64, device=device)
+        parts["recent"] = part("recent", longest * n, torch.float64)
     if events:
         capacity = max(events, groups)  # so that the cuts of one step never overwrite each other
         for name, dtype in EVENTS.items():
-            parts[name] = torch.zeros(capacity, dtype=dtype, device=device)
-        parts["events_written"] = torch.zeros(1, dtype=torch.int64, device=device)
+            parts[name] = part(name, capacity, dtype)
+        for name in EVENT_COUNTS:
+            parts[name] = part(name, 1, torch.int64)
     return parts
 
 

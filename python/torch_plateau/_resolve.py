@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._settings import CHOICES, INT32_MAX
 
-__all__ = ["DEFAULTS", "OPTIONS", "gate_of", "options_of", "settings_of", "uses_options"]
+__all__ = ["DEFAULTS", "OPTIONS", "gate_of", "options_of", "placed", "settings_of", "uses_options"]
 
 OPTIONS = (
     "on_nan",
@@ -68,7 +68,7 @@ def gate_of(
     atol = torch.zeros((), dtype=torch.float64, device="cpu") if atol is None else atol
     given = (maximize, relative, safe, threshold, atol)
     device = next((each.device for each in given if each.ndim), torch.device("cpu"))
-    maximize, relative, safe, threshold, atol = (each.to(device) for each in given)
+    maximize, relative, safe, threshold, atol = (placed(each, device) for each in given)
     signed = torch.where(maximize, threshold, -threshold)
     extra = torch.where(maximize, atol, -atol)
     scale = torch.where(relative, 1.0 + signed, torch.where(safe, signed, 1.0))
@@ -79,6 +79,18 @@ def gate_of(
     gate = (scale, shift, maximize.to(torch.uint8))
     scale, shift, maximize = (each.expand(shape).contiguous() for each in gate)
     return scale, shift, maximize
+
+
+def placed(value: Tensor, device: torch.device) -> Tensor:
+    """Return ``value``, if on the CPU, where the lanes are, without waiting for the device.
+
+    One number is no copy there but filled in, so that a CUDA graph that is being captured holds it.
+    """
+    if value.device == device:
+        return value
+    if value.is_cpu and value.ndim == 0:
+        return torch.full((), value.item(), dtype=value.dtype, device=device)
+    return value.to(device, non_blocking=True)
 
 
 def is_word(name: str, value: str | Tensor, word: str) -> Tensor:
@@ -146,7 +158,7 @@ def _counted(patience: Tensor, counting: str | Tensor) -> Tensor:
     torchs = is_word("counting", counting, "torch")
     if torchs.ndim == 0:
         return patience if torchs else patience.clamp(min=1) - 1
-    patience = patience.to(torchs.device)
+    patience = placed(patience, torchs.device)
     return torch.where(torchs, patience, patience.clamp(min=1) - 1)
 
 

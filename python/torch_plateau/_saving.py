@@ -22,7 +22,7 @@ from ._checks import (
     offsets_of,
 )
 from ._outputs import _IMPROVED, _REDUCED, LaneOutputs
-from ._parts import EVENTS, new_parts
+from ._parts import EVENT_COUNTS, EVENTS, new_parts
 from ._resolve import uses_options
 from ._settings import setting
 
@@ -137,9 +137,11 @@ class LaneSaving(LaneOutputs):
             return {}
         n, count = len(self), len(self._lr)
         longest = int(settings["window"].max()) if settings["window"].numel() else 1
+        if isinstance(recent := given.get("recent"), Tensor):  # windows may have been longer once
+            longest = max(longest, recent.numel() // max(n, 1))
         fresh = new_parts(settings, n, count, self._capacity, longest, torch.device("cpu"))
         recorded = [name for name in given if name.startswith("events_")]
-        of_events = [*EVENTS, "events_written"]
+        of_events = [*EVENTS, *EVENT_COUNTS]
         expected = [name for name in fresh if name not in of_events]
         if given or uses_options(settings):
             check_keys(label, {name: 0 for name in given if name not in of_events}, expected)

@@ -176,7 +176,7 @@ class PlateauLanes(LaneLife, LaneSaving):
         for name, value in {**settings_of(settings), **options_of(settings)}.items():
             self._in_core[name] = self._kept(name, value)
         self._uses_options = bool(self._capacity) or uses_options(settings)
-        if self._uses_options:
+        if self._uses_options or self._parts:
             self._need_parts()
         self._connect()
 
@@ -192,8 +192,7 @@ class PlateauLanes(LaneLife, LaneSaving):
     def _need_parts(self) -> None:
         """Allocate what optional parts in use lack; what is there stays."""
         sizes = (len(self), len(self._lr), self._capacity, self._longest_window())
-        fresh = new_parts(self._settings, *sizes, self.device)
-        self._parts = {name: self._parts.get(name, tensor) for name, tensor in fresh.items()}
+        self._parts = new_parts(self._settings, *sizes, self.device, self._parts)
 
     def _connect(self) -> None:
         core = self._in_core
