@@ -6,6 +6,7 @@ import torch
 
 from ._core import build_info as _core_build_info
 from .batched import BatchedReduceLROnPlateau
+from .best import LaneBest
 from .compose import compose
 from .lane_lr import LaneLR
 from .lanes import PlateauLanes
@@ -14,6 +15,7 @@ from .saving import save_atomically
 
 __all__ = [
     "BatchedReduceLROnPlateau",
+    "LaneBest",
     "LaneLR",
     "PlateauLanes",
     "ReduceLROnPlateau",

@@ -1,0 +1,217 @@
+"""The best parameters so far: of each lane of a stacked model, or of one ordinary model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import lr_scheduler
+
+from ._checks import check_keys
+from ._life import Which
+from ._tensors import check_readable, kind_of
+from .batched import BatchedReduceLROnPlateau
+from .lanes import PlateauLanes
+
+__all__ = ["LaneBest"]
+
+
+class LaneBest:
+    """Keep the parameters with which each lane had its best metric.
+
+    ::
+
+        best = LaneBest(lanes, params)     params: stacked, [n, ...] each
+        for epoch in range(epochs):
+            ...                            train; losses = one per lane
+            lanes.step(losses)
+            best.update()                  where a lane improved, its row is kept
+        best.restore()
+
+    Until a lane first improves its best are the parameters as they were at the start. What is kept
+    costs as much memory as ``params``. The parameters must be the tensors that are trained, in
+    place (as torch's optimizers do); what the optimizer itself remembers, momentum for instance,
+    is neither kept nor restored.
+
+    Args:
+        lanes: ``n`` lanes; or, for one ordinary model, its ``ReduceLROnPlateau`` (this package's
+            or torch's).
+        params: Tensors, or a mapping from names to tensors: parameters, buffers, anything that is
+            of the model. With lanes of shape ``[n, ...]`` on their device; with a scheduler of any
+            shape and anywhere.
+        on_cut: What :meth:`update` does with a lane whose rate was just lowered: ``"keep"`` its
+            parameters, or ``"rollback"`` to its best ones.
+
+    With lanes nothing synchronises, and :meth:`update` and :meth:`restore` can be captured in a
+    CUDA graph. A scheduler decides on the host: ``update`` compares its ``best`` with that of the
+    call before, and with tensor rates on a GPU a rollback synchronises.
+
+    Raises TypeError or ValueError for other things than these.
+    """
+
+    def __init__(
+        self,
+        lanes: PlateauLanes | lr_scheduler.ReduceLROnPlateau,
+        params: Iterable[Tensor] | Mapping[str, Tensor],
+        *,
+        on_cut: Literal["keep", "rollback"] = "keep",
+    ) -> None:
+        known = isinstance(lanes, (PlateauLanes, lr_scheduler.ReduceLROnPlateau))
+        if not known or isinstance(lanes, BatchedReduceLROnPlateau):
+            cure = "; pass its lanes" if known else ""
+            raise TypeError(
+                f"lanes: expected PlateauLanes or a ReduceLROnPlateau, got {kind_of(lanes)}{cure}"
+            )
+        if on_cut not in ("keep", "rollback"):
+            raise ValueError(f"on_cut: expected 'keep' or 'rollback', got {on_cut!r}")
+        self.lanes = lanes
+        self.on_cut = on_cut
+        self._params = _named(params)
+        for name, param in self._params.items():
+            check_readable(param, f"params[{name!r}]")
+            if isinstance(lanes, PlateauLanes):
+                _check_stacked(f"params[{name!r}]", param, lanes)
+        self._best = {name: param.detach().clone() for name, param in self._params.items()}
+        self._seen = None if isinstance(lanes, PlateauLanes) else _seen(lanes)
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The best parameters by name (``"0"``, ``"1"``, ... for those without): live tensors."""
+        return dict(self._best)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Keep the parameters of the lanes that improved in their last step; roll back the cut.
+
+        Call it once after each ``step``, before the parameters change again. Raises ValueError,
+        with nothing changed, if lanes were added or removed meanwhile.
+        """
+        improved, reduced = self._outcome()
+        for name, param in self._params.items():
+            _take(improved, param.detach(), self._best[name])
+            if self.on_cut == "rollback":
+                _take(reduced, self._best[name], param.detach())
+
+    @torch.no_grad()
+    def restore(self, lanes: Which | None = None) -> None:
+        """Write the best parameters back, in place.
+
+        Args:
+            lanes: Which, as in :meth:`PlateauLanes.reset`; all unless told.
+
+        Raises TypeError, ValueError or IndexError, with nothing changed, for lanes that do not
+        exist, for ``lanes`` with one ordinary model, and if lanes were added or removed meanwhile.
+        """
+        self._check_size()
+        which: Tensor | bool = True
+        if lanes is not None:
+            if not isinstance(self.lanes, PlateauLanes):
+                raise TypeError(f"lanes: expected None for one model, got {kind_of(lanes)}")
+            which = self.lanes._chosen("lanes", lanes).mask
+        for name, param in self._params.items():
+            _take(which, self._best[name], param.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a snapshot of clones and primitives, safe for ``weights_only=True``.
+
+        Keys: ``best``, by name, and ``seen``, what was last read of a scheduler (None for lanes).
+        The parameters themselves are not in it.
+        """
+        best = {name: tensor.clone() for name, tensor in self._best.items()}
+        return {"best": best, "seen": None if self._seen is None else dict(self._seen)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a snapshot in place; the scheduler or lanes and the parameters load their own.
+
+        Tensors may lie on any device (this synchronises then). Raises KeyError, TypeError or
+        ValueError, with nothing changed, for other names, shapes or types.
+        """
+        check_keys("state_dict", state_dict, ("best", "seen"))
+        check_keys("state_dict['best']", state_dict["best"], self._best)
+        for name, kept in self._best.items():
+            given, label = state_dict["best"][name], f"state_dict['best'][{name!r}]"
+            if not isinstance(given, Tensor):
+                raise TypeError(f"{label}: expected a tensor, got {kind_of(given)}")
+            check_readable(given, label)
+            if given.shape != kept.shape or given.dtype != kept.dtype:
+                raise ValueError(
+                    f"{label}: expected {kept.dtype} of shape {tuple(kept.shape)}, got "
+                    f"{given.dtype} {tuple(given.shape)}"
+                )
+        seen = state_dict["seen"]
+        if self._seen is not None:
+            check_keys("state_dict['seen']", seen, self._seen)
+        elif seen is not None:
+            raise ValueError("state_dict['seen']: expected None for lanes, got one of a scheduler")
+        for name, kept in self._best.items():
+            kept.copy_(state_dict["best"][name])
+        self._seen = None if seen is None else dict(seen)
+
+    def _outcome(self) -> tuple[Tensor | bool, Tensor | bool]:
+        """Which lanes improved, and of which a rate was lowered, since the last call."""
+        if isinstance(self.lanes, PlateauLanes):
+            self._check_size()
+            return self.lanes.improved, self.lanes.reduced
+        assert self._seen is not None
+        old, self._seen = self._seen, _seen(self.lanes)
+        new = self._seen
+        if new["last_epoch"] == old["last_epoch"]:
+            return False, False
+        improved = new["best"] != old["best"]
+        # a step that is neither better nor in cooldown leaves the count at zero only by a cut
+        fired = not improved and old["cooldown_counter"] == 0 and new["num_bad_epochs"] == 0
+        rates = zip(new["rates"], old["rates"], strict=False)
+        return improved, fired and any(bool(now < before) for now, before in rates)
+
+    def _check_size(self) -> None:
+        if not isinstance(self.lanes, PlateauLanes):
+            return
+        for name, param in self._params.items():
+            _check_stacked(f"params[{name!r}]", param, self.lanes)
+
+
+def _named(params: Any) -> dict[str, Tensor]:
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        raise TypeError(f"params: expected tensors or a mapping, got {kind_of(params)}")
+    if isinstance(params, Mapping):
+        named = dict(params)
+    else:
+        named = {str(i): param for i, param in enumerate(params)}
+    if not named:
+        raise ValueError("params: expected at least one tensor, got none")
+    for name, param in named.items():
+        if not isinstance(name, str):
+            raise TypeError(f"params: expected names that are strings, got {name!r}")
+        if not isinstance(param, Tensor):
+            raise TypeError(f"params[{name!r}]: expected a tensor, got {kind_of(param)}")
+    return named
+
+
+def _check_stacked(label: str, param: Tensor, lanes: PlateauLanes) -> None:
+    n = len(lanes)
+    if param.ndim == 0 or len(param) != n:
+        raise ValueError(f"{label}: expected shape [{n}, ...], got {tuple(param.shape)}")
+    if param.device != lanes.device:
+        raise ValueError(f"{label}: expected device {lanes.device}, got {param.device}")
+
+
+def _take(which: Tensor | bool, source: Tensor, into: Tensor) -> None:
+    """Write the rows of ``source`` that ``which`` chooses (all or none for a bool)."""
+    if isinstance(which, Tensor):
+        torch.where(which.view(-1, *[1] * (into.ndim - 1)), source, into, out=into)
+    elif which:
+        into.copy_(source)
+
+
+def _seen(scheduler: lr_scheduler.ReduceLROnPlateau) -> dict[str, Any]:
+    """What tells after the next step what that step did."""
+    return {
+        "best": float(scheduler.best),
+        "last_epoch": scheduler.last_epoch,
+        "num_bad_epochs": scheduler.num_bad_epochs,
+        "cooldown_counter": scheduler.cooldown_counter,
+        "rates": scheduler.get_last_lr(),
+    }
