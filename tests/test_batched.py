@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LinearLR
 from torch.optim.lr_scheduler import ReduceLROnPlateau as Torchs
 
-from torch_plateau import BatchedReduceLROnPlateau
+from torch_plateau import BatchedReduceLROnPlateau, PlateauLanes
 
 PUBLISH = pytest.mark.parametrize("publish", ["float", "tensor"])
 
@@ -133,6 +133,22 @@ def test_an_epoch_warns_and_is_adopted():
         scheduler.step([1.0], 7)
     scheduler.step([1.0])
     assert scheduler.last_epoch == 8
+
+
+@PUBLISH
+def test_optional_parts_are_those_of_the_lanes(publish, device):
+    optimizer = sgd(0.5, 0.25, device=device)
+    options = {"nan": ["skip", "cut"], "window": 2, "max_reductions": 2, "events": 8}
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish=publish, **options)
+    lanes = PlateauLanes(2, [0.5, 0.25], patience=0, **options)
+    for row in ([1.0, 1.0], [math.nan, math.nan], [3.0, 0.5], [5.0, 5.0], [9.0, 9.0]):
+        scheduler.step(row)
+        lanes.step(row)
+        assert_publishes(scheduler, lanes.lr_master.tolist())
+    assert scheduler.lanes.finished.tolist() == lanes.finished.tolist() == [True, True]
+    assert scheduler.nan == ["skip", "cut"]
+    with pytest.raises(TypeError, match=r"options: expected some of .*got \['warmup_steps'\]"):
+        BatchedReduceLROnPlateau(optimizer, warmup_steps=3)
 
 
 # -- rates that other code sets -------------------------------------------------------------------

@@ -13,12 +13,16 @@ from torch.optim import Optimizer, lr_scheduler
 
 from . import _core
 from ._checks import check_keys
+from ._resolve import DEFAULTS
 from ._settings import setting
 from ._tensor_rates import check_takes_tensor_rate, device_of, sync_of
 from .lanes import PlateauLanes
 from .plateau import EPOCH_WARNING, rates_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
+
+# A warm-up writes rates at every step, not only at cuts: that is for compose.
+_OPTIONS = {*DEFAULTS, "events"} - {"warmup_steps", "warmup_start_factor"}
 
 
 class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
@@ -40,6 +44,10 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             with the rates, if these are on a GPU, else with the parameters. With
             ``publish="float"`` it is the CPU.
         dtype: As in :class:`PlateauLanes`: what metrics are kept in.
+        options: Optional parts of :class:`PlateauLanes`, by their names there: ``atol``, ``nan``,
+            ``counting``, ``initial_patience``, ``smoothing``, ``accumulate``, ``window``,
+            ``max_reductions``, ``patience_at_min`` and ``events``. (For a warm-up see
+            :func:`compose`.)
 
     With lanes on a GPU a step is one kernel launch and never synchronises; it may be captured in a
     CUDA graph, whose replays count in ``lanes.num_steps`` (``last_epoch`` counts calls). An
@@ -77,7 +85,11 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         publish: Literal["float", "tensor"] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
+        **options: Any,
     ) -> None:
+        unknown = sorted(set(options) - _OPTIONS)
+        if unknown:
+            raise TypeError(f"options: expected some of {sorted(_OPTIONS)}, got {unknown}")
         # torch's constructor is not called: it makes one plateau, and this holds many.
         if publish not in (None, "float", "tensor"):
             raise ValueError(f"publish: expected 'float', 'tensor' or None, got {publish!r}")
@@ -107,6 +119,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             groups=None if per_group else [len(o.param_groups) for o in self._optimizers],
             device=device or "cpu",
             dtype=dtype,
+            **options,
         )
         if self.lanes.device.type == "cuda":
             _warn_of_syncs(self._optimizers)
