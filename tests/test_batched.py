@@ -151,6 +151,22 @@ def test_optional_parts_are_those_of_the_lanes(publish, device):
         BatchedReduceLROnPlateau(optimizer, warmup_steps=3)
 
 
+@PUBLISH
+def test_rates_that_are_set_on_the_lanes_reach_the_optimizers(publish, device):
+    optimizer = sgd(0.5, 0.25, device=device)
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=5, publish=publish)
+    scheduler.step([1.0, 1.0])
+    for change, rates in (
+        (lambda lanes: lanes.set_lanes([1], lr=0.125), [0.5, 0.125]),
+        (lambda lanes: lanes.lr.fill_(0.75), [0.75, 0.75]),
+        (lambda lanes: lanes.reset([0, 1]), [0.5, 0.25]),
+        (lambda lanes: lanes.copy_lanes([0], [1]), [0.5, 0.5]),
+    ):
+        change(scheduler.lanes)
+        scheduler.step([0.5, 0.5])
+        assert_publishes(scheduler, rates)
+
+
 # -- rates that other code sets -------------------------------------------------------------------
 
 

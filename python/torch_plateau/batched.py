@@ -55,6 +55,10 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     With lanes on the CPU metrics may lie on any device; one transfer a step, which synchronises,
     brings them all.
 
+    Rates set on :attr:`lanes` (``lanes.set_lanes``, ``reset``, ``copy_lanes``, ``lanes.lr[i] = x``)
+    reach the optimizers at once as tensors, and at the next step as floats. Lanes cannot be added
+    or removed.
+
     Rates that other code sets are adopted at the next step: a group that was given a new number
     or one-element tensor, one written in place, and those that ``optimizer.load_state_dict``
     brings (views are put back by a hook, which copies of the optimizer do not carry). To adopt a
@@ -147,7 +151,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if reduced < 0:
             reduced = self.lanes._step_converted(metrics, fetch=True)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if reduced and self.publish == "float":
+        if self.publish == "float" and (reduced or self._version != _version_of(self._vector)):
             self._publish()
 
     def _attach(self) -> None:
@@ -181,6 +185,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self._published = rates
+        self._version = _version_of(self._vector)
 
     def _adopt_if_replaced(self) -> None:
         if not _core.same_rates(self._optimizers, self._published):
@@ -250,7 +255,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
-        remade = ("_vector", "_published", "_hooks")
+        remade = ("_vector", "_version", "_published", "_hooks")
         return {name: value for name, value in self.__dict__.items() if name not in remade}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -279,6 +284,11 @@ def _check_distinct(name: str, things: list[Any]) -> None:
             raise ValueError(
                 f"{name}: expected different ones, got the same at {first[id(thing)]} and {i}"
             )
+
+
+def _version_of(tensor: Tensor) -> int:
+    """Return how often torch wrote to a tensor; the core's own writes do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _warn_of_syncs(optimizers: list[Optimizer]) -> None:
