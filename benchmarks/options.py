@@ -22,23 +22,11 @@ from torch import Tensor
 
 from measure import interleave, machine
 from torch_plateau import PlateauLanes
+from torch_plateau._resolve import DEFAULTS
 
 OUT = Path(__file__).parent / "results" / "options.json"
 SIZES = (16, 4_096, 1_000_000)
-OFF = {
-    "atol": 0.0,
-    "nan": "bad",
-    "counting": "torch",
-    "initial_patience": None,
-    "smoothing": 0.0,
-    "accumulate": 1,
-    "window": 1,
-    "max_reductions": None,
-    "patience_at_min": None,
-    "warmup_steps": 0,
-    "events": 0,
-    "on_reduce": None,
-}
+OFF = {**DEFAULTS, "events": 0, "on_reduce": None}
 PLAIN: dict[str, dict[str, Any]] = {"plain": {}, "plain again": {}, "every part named as off": OFF}
 PARTS: dict[str, dict[str, Any]] = {
     "atol": {"atol": 0.1},

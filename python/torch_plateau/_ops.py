@@ -12,10 +12,18 @@ from torch import Tensor
 from . import _core
 from ._metrics import readable
 
-__all__ = ["GATE", "SETTINGS", "step_"]
+__all__ = ["SETTINGS", "step_"]
 
-GATE = ("gate_scale", "gate_shift", "maximize")
-SETTINGS = (*GATE, "patience", "cooldown", "factor", "eps", "min_lr")
+SETTINGS = (
+    "gate_scale",
+    "gate_shift",
+    "maximize",
+    "patience",
+    "cooldown",
+    "factor",
+    "eps",
+    "min_lr",
+)
 
 
 @torch.library.custom_op(
