@@ -264,9 +264,10 @@ class PlateauLanes(LaneLife, LaneSaving):
             self._step_converted(metrics)
         return self._lr
 
-    def _step_converted(self, metrics: Any, fetch: bool = False) -> int:
+    def _step_converted(self, metrics: Any, *mask: Tensor, fetch: bool = False) -> int:
         """Step by metrics that the core refused; return how many lanes had a rate lowered."""
-        reduced = self._advance(readable(metrics, len(self), self.dtype, self.device, fetch))
+        advance = self._advance_masked if mask else self._advance
+        reduced = advance(readable(metrics, len(self), self.dtype, self.device, fetch), *mask)
         if reduced < 0:
             raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
         return reduced
@@ -278,9 +279,7 @@ class PlateauLanes(LaneLife, LaneSaving):
             self._need_parts()
             self._connect()
         if self._advance_masked(metrics, mask) < 0:
-            metrics = readable(metrics, len(self), self.dtype, self.device)
-            if self._advance_masked(metrics, mask) < 0:
-                raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
+            self._step_converted(metrics, mask)
 
     def _step_traced(self, metrics: Any, active: Any) -> None:
         if self._uses_options or self._on_reduce is not None or active is not None:
