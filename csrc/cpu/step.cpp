@@ -9,25 +9,10 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu/vector.hpp"
 #include "plateau/group.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/rule.hpp"
-
-// One binary, the best vector unit of the machine it runs on: the loader picks the clone.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-    __GNUC__ >= 12
-#define PLATEAU_MULTIVERSION \
-  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define PLATEAU_MULTIVERSION
-#endif
-
-// The clones are compiled for other targets than the rest, so their callees must be inlined.
-#if defined(__GNUC__)
-#define PLATEAU_INLINE inline __attribute__((always_inline))
-#else
-#define PLATEAU_INLINE __forceinline
-#endif
 
 namespace plateau {
 namespace {
@@ -35,17 +20,6 @@ namespace {
 constexpr int kBlock = 512;
 constexpr int kChunk = 64;         // of lanes that are cut together: their rates are 8 bytes wide
 constexpr int kMany = kBlock / 8;  // fired lanes of a block from which cutting them together pays
-
-/// Copies elements [begin, begin + count) of `metrics` into `out` as T.
-template <class T>
-void gather(const Metrics& metrics, std::int64_t begin, std::int64_t count, T* out) noexcept {
-  visit(metrics.dtype, [&](auto* tag) {
-    const auto* from = static_cast<decltype(tag)>(metrics.data) + begin * metrics.stride;
-    for (std::int64_t i = 0; i < count; ++i) {
-      out[i] = static_cast<T>(value(from[i * metrics.stride]));
-    }
-  });
-}
 
 using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
 
@@ -106,17 +80,6 @@ PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int
   }
   const std::int32_t all = patience.all;
   return advance(clock, count, [all](int) { return all; }, marks);
-}
-
-/// Lowers the rates of one lane. Returns whether any of them changed.
-bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
-  const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
-  const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
-  bool reduced = false;
-  for (std::int64_t group = first; group < last; ++group) {
-    reduced |= cut_group(lanes, lane, group);
-  }
-  return reduced;
 }
 
 /// The lanes of a block that fired, waiting for their rates to arrive from memory.

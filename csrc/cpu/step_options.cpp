@@ -13,17 +13,7 @@ std::int64_t step_lanes(const Lanes& lanes, const Options& options, const Metric
   std::int64_t reduced = 0;
   for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
     double metric = metric_at<double>(metrics, lane);
-    const bool steps = !active || active[lane];
-    const int ask = steps ? begin_step<T>(lanes, options, lane, metric) : 0;
-    int done = 0;
-    if (ask & (kAskCut | kAskWarmUp)) {
-      const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
-      const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
-      for (std::int64_t group = first; group < last; ++group) {
-        done |= step_group<T>(lanes, options, lane, group, ask, metric);
-      }
-    }
-    const int outcome = end_step(lanes, options, lane, ask, done);
+    const int outcome = !active || active[lane] ? step_lane<T>(lanes, options, lane, metric) : 0;
     lanes.outcome[lane] = static_cast<std::uint8_t>(outcome);
     reduced += (outcome & kReduced) != 0;
   }

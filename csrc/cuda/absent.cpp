@@ -2,6 +2,7 @@
 // In place of step.cu where there is no nvcc.
 #include <stdexcept>
 
+#include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 
 namespace plateau {
@@ -17,6 +18,10 @@ namespace {
 
 void step_cuda(const Lanes&, const Metrics&, int, void*) { refuse(); }
 void step_cuda(const Lanes&, const Options&, const Metrics&, const std::uint8_t*, int, void*) {
+  refuse();
+}
+void replay_cuda(const Lanes&, const History&, const Record&, int, void*) { refuse(); }
+void replay_cuda(const Lanes&, const Options&, const History&, const Record&, int, void*) {
   refuse();
 }
 void prepare_cuda(int) { refuse(); }

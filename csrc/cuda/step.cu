@@ -5,6 +5,7 @@
 
 #include "cuda/check.cuh"
 #include "cuda/kernel.cuh"
+#include "cuda/launch.cuh"
 #include "plateau/step.hpp"
 
 namespace plateau {
@@ -14,18 +15,6 @@ constexpr int kThreads = 256;
 constexpr int kWide = 4;                        // lanes a thread, where that is worth it:
 constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
 constexpr std::uintptr_t kAligned = 16;
-
-unsigned blocks(std::int64_t items, std::int64_t per_block) {
-  return static_cast<unsigned>((items + per_block - 1) / per_block);
-}
-
-template <class... P, class... A>
-void launch(void (*kernel)(P...), unsigned grid, unsigned block, void* stream, A... args) {
-  void* pointers[] = {&args...};
-  static_assert((std::is_same_v<std::remove_const_t<P>, A> && ...));
-  PLATEAU_CUDA(cudaLaunchKernel(kernel, dim3(grid), dim3(block), pointers, 0,
-                                static_cast<cudaStream_t>(stream)));
-}
 
 template <class T, class M, int kWidth>
 void launch_lanes(const Lanes& lanes, const Metrics& metrics, void* stream) {
@@ -86,12 +75,6 @@ void step_on(const Lanes& lanes, const Metrics& metrics, void* stream) {
   } else {
     launch_lanes<T, Any, 1>(lanes, metrics, stream);
   }
-}
-
-template <class... P>
-void load(void (*kernel)(P...)) {
-  cudaFuncAttributes attributes;
-  PLATEAU_CUDA(cudaFuncGetAttributes(&attributes, kernel));
 }
 
 template <class T>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A cut in memory: the same on every device.
+// Cuts in memory: the same on every device.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,17 @@ PLATEAU_HD inline bool cut_group(const Lanes& lanes, std::int64_t lane,
   lanes.rate[group] = rate;
   lanes.published[group] = static_cast<float>(rate);
   return true;
+}
+
+/// The same for all groups of the lane, by one thread.
+PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
+  const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
+  const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+  bool reduced = false;
+  for (std::int64_t group = first; group < last; ++group) {
+    reduced |= cut_group(lanes, lane, group);
+  }
+  return reduced;
 }
 
 }  // namespace plateau

@@ -179,4 +179,20 @@ PLATEAU_HD inline int end_step(const Lanes& lanes, const Options& options, std::
   return (ask & kAskImproved ? kImproved : 0) | (reduced ? kReduced : 0);
 }
 
+/// A whole step of a lane by one thread. `metric` becomes what decided. Returns Outcome bits.
+template <class T>
+PLATEAU_HD int step_lane(const Lanes& lanes, const Options& options, std::int64_t lane,
+                         double& metric) noexcept {
+  const int ask = begin_step<T>(lanes, options, lane, metric);
+  int done = 0;
+  if (ask & (kAskCut | kAskWarmUp)) {
+    const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
+    const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+    for (std::int64_t group = first; group < last; ++group) {
+      done |= step_group<T>(lanes, options, lane, group, ask, metric);
+    }
+  }
+  return end_step(lanes, options, lane, ask, done);
+}
+
 }  // namespace plateau

@@ -14,14 +14,22 @@
 
 namespace plateau {
 
-/// Whether `metric` is better than `best` by the gate. Strict, and false for NaN.
+/// What a metric must beat to be better than `best`. An infinite best is its own safe gate: inf -
+/// inf is none.
+PLATEAU_HD inline double bar_of(double best, Gate gate) noexcept {
+  if (!gate.safe) return best * gate.scale + gate.shift;
+  const double size = best < 0 ? -best : best;
+  return size * 0.0 == 0.0 ? best + size * gate.scale + gate.shift : best;
+}
+
+/// Strict, and false for NaN. Without a branch, so that lanes of both modes share a vector.
+PLATEAU_HD inline bool beats(double metric, double bar, bool maximize) noexcept {
+  return (maximize & (metric > bar)) | (!maximize & (metric < bar));
+}
+
+/// Whether `metric` is better than `best` by the gate.
 PLATEAU_HD inline bool improves(double metric, double best, Gate gate) noexcept {
-  double bar = best * gate.scale + gate.shift;
-  if (gate.safe) {  // an infinite best is its own gate: inf - inf is none
-    const double size = best < 0 ? -best : best;
-    bar = size * 0.0 == 0.0 ? best + size * gate.scale + gate.shift : best;
-  }
-  return gate.maximize ? metric > bar : metric < bar;
+  return beats(metric, bar_of(best, gate), gate.maximize);
 }
 
 /// The clock after one step: above zero it counts bad steps in a row, below zero the cooldown

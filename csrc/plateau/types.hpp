@@ -69,6 +69,27 @@ enum class Dtype : std::uint8_t {
   kFloat64,
 };
 
+/// Size of an element.
+PLATEAU_HD constexpr std::int64_t bytes_of(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::kBool:
+    case Dtype::kInt8:
+    case Dtype::kUInt8:
+      return 1;
+    case Dtype::kInt16:
+    case Dtype::kUInt16:
+    case Dtype::kFloat16:
+    case Dtype::kBFloat16:
+      return 2;
+    case Dtype::kInt32:
+    case Dtype::kUInt32:
+    case Dtype::kFloat32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 /// One value per lane, read in place: `data` plus `i * stride` elements.
 struct Metrics {
   const void* data;

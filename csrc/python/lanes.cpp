@@ -5,12 +5,14 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 
+#include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 #include "python/borrow.hpp"
 #include "python/fast.hpp"
@@ -191,6 +193,44 @@ class Batch {
     }
   }
 
+  /// Many steps: one history for all lanes, `[epochs]`, or one for each, `[epochs, n]`. `rows` are
+  /// flat tensors by the names of Record's fields.
+  void replay(py::handle array, const Named& rows, int threads) {
+    const History history = history_of(array);
+    Described given(rows);
+    Record record;
+    record.first_cut = given.pointer<std::int32_t>("first_cut", lanes_.n);
+    record.wasted = given.pointer<std::int32_t>("wasted", lanes_.n);
+    const std::int64_t entries = history.epochs * lanes_.n;
+    record.published = given.maybe<float>("published", history.epochs * lanes_.num_groups);
+    record.outcome = given.maybe<std::uint8_t>("outcome", entries);
+    if (lanes_.best_dtype == Dtype::kFloat32) {
+      record.best = given.maybe<float>("best", entries);
+    } else {
+      record.best = given.maybe<double>("best", entries);
+    }
+    record.clock = given.maybe<std::int32_t>("clock", entries);
+    record.value = given.maybe<double>("value", entries);
+    if (!same(given.device, device_)) throw std::invalid_argument("rows: on another device");
+    if (device_.device_type == kDLCUDA) {
+      void* stream = stream_for(array);
+      py::gil_scoped_release unlocked;
+      if (always_) {
+        replay_cuda(lanes_, *options_, history, record, device_.device_id, stream);
+      } else {
+        replay_cuda(lanes_, history, record, device_.device_id, stream);
+      }
+      return;
+    }
+    py::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> alone(stepping_);
+    if (always_) {
+      replay_cpu(lanes_, *options_, history, record, threads);
+    } else {
+      replay_cpu(lanes_, history, record, threads);
+    }
+  }
+
   /// Throws only what CUDA calls throw.
   std::int64_t step(py::handle array) {
     Metrics metrics;
@@ -231,6 +271,32 @@ class Batch {
     }
     out = Metrics{data, tensor.ndim == 0 ? 1 : tensor.strides[0], *dtype};
     return true;
+  }
+
+  History history_of(py::handle array) const {
+    DLTensor tensor;
+    if (!borrow(array, tensor) || !is_here(tensor)) {
+      throw std::invalid_argument("history: expected a tensor where the lanes are");
+    }
+    const auto dtype = dtype_of(tensor.dtype);
+    const bool shaped = tensor.ndim == 1 || (tensor.ndim == 2 && tensor.shape[1] == lanes_.n);
+    if (!shaped || !dtype || !holds(lanes_.best_dtype, *dtype)) {
+      throw std::invalid_argument("history: expected [epochs] or [epochs, lanes] metrics");
+    }
+    if (tensor.shape[0] > std::numeric_limits<std::int32_t>::max()) {
+      throw std::invalid_argument("history: expected fewer than 2**31 epochs");
+    }
+    const std::int64_t stride = tensor.ndim == 2 ? tensor.strides[1] : 0;
+    return {{data_of(tensor), stride, *dtype}, tensor.strides[0], tensor.shape[0]};
+  }
+
+  void* stream_for(py::handle array) const {
+    if (current_stream_of(array) != current_stream_) {
+      throw std::invalid_argument("expected a tensor of the library that made the lanes");
+    }
+    void* stream = nullptr;
+    if (current_stream_(kDLCUDA, device_.device_id, &stream) != 0) throw py::error_already_set();
+    return stream;
   }
 
   std::int64_t advance(py::handle array, const Metrics& metrics, const std::uint8_t* active) {
@@ -297,6 +363,9 @@ void register_lanes(py::module_& m) {
   lanes.def(py::init<const Named&, const Named&, const std::optional<Named>&, bool>(),
             py::arg("state"), py::arg("settings"), py::arg("options") = py::none(),
             py::arg("always") = false);
+  lanes.def(
+      "replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
+      "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.");
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"

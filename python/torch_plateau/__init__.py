@@ -11,6 +11,7 @@ from .compose import compose
 from .lane_lr import LaneLR
 from .lanes import PlateauLanes
 from .plateau import ReduceLROnPlateau
+from .replay import Replay, replay
 from .saving import save_atomically
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "LaneLR",
     "PlateauLanes",
     "ReduceLROnPlateau",
+    "Replay",
     "build_info",
     "compose",
+    "replay",
     "save_atomically",
 ]
 __version__ = "0.1.0"

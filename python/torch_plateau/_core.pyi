@@ -28,6 +28,15 @@ class Lanes:
         options: dict[str, typing.Any] | None = None,
         always: bool = False,
     ) -> None: ...
+    def replay(
+        self,
+        history: typing.Any,
+        rows: dict[str, typing.Any],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.
+        """
     def step(self, metrics: typing.Any) -> int:
         """
         Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows yet), or -1, and nothing changed, if `metrics` cannot be read in place.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ._tensors import check_readable, kind_of
 
-__all__ = ["mask_of", "one_metric", "readable"]
+__all__ = ["FITS_FLOAT32", "FITS_FLOAT64", "mask_of", "one_metric", "readable"]
 
-_FITS_FLOAT32 = {
+FITS_FLOAT32 = {
     torch.bool,
     torch.int8,
     torch.int16,
@@ -23,7 +23,7 @@ _FITS_FLOAT32 = {
     torch.bfloat16,
     torch.float32,
 }
-_FITS_FLOAT64 = _FITS_FLOAT32 | {
+FITS_FLOAT64 = FITS_FLOAT32 | {
     torch.int32,
     torch.int64,
     torch.uint32,
@@ -56,9 +56,9 @@ def readable(
     check_readable(tensor, "metrics")
     if tuple(tensor.shape) != (n,) and not (n == 1 and tensor.ndim == 0):
         raise ValueError(f"metrics: expected shape ({n},), got {tuple(tensor.shape)}")
-    if tensor.dtype not in _FITS_FLOAT64:
+    if tensor.dtype not in FITS_FLOAT64:
         raise TypeError(f"metrics: expected a real number type up to 64 bits, got {tensor.dtype}")
-    if dtype == torch.float32 and tensor.dtype not in _FITS_FLOAT32:
+    if dtype == torch.float32 and tensor.dtype not in FITS_FLOAT32:
         cure = "metrics.float()"
         if isinstance(metrics, (Real, Sequence)):
             cure = "torch.tensor(metrics, dtype=torch.float32)"

@@ -201,6 +201,7 @@ class PlateauLanes(LaneLife, LaneSaving):
             options = {**{name: core[name] for name in OPTIONS}, **self._parts}
         lanes = _core.Lanes(self._state, core, options, self._uses_options)
         self._advance, self._advance_masked = lanes.step, lanes.step_masked
+        self._replay = lanes.replay
         if self._on_reduce is not None:
             self._advance = self._calling(lanes.step)
             self._advance_masked = self._calling(lanes.step_masked)

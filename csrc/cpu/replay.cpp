@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The host's time loop. A tile of lanes is copied into a block of memory that stays in the
+// first-level cache, with its settings spread out, and taken through all epochs there, in vector
+// passes over elements of one width. Only what a tile records goes to memory meanwhile.
+#include "plateau/replay.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "cpu/vector.hpp"
+#include "plateau/group.hpp"
+#include "plateau/replay_lane.hpp"
+#include "plateau/rule.hpp"
+
+namespace plateau {
+namespace {
+
+constexpr int kNarrow = 64;              // lanes of a tile
+constexpr int kWide = 512;               // of one whose metrics come a row per epoch, a page each
+constexpr std::int64_t kWork = 1 << 17;  // lane-epochs that are worth a thread
+
+/// Calls `body(begin, count)` for every `size` of n lanes, on several threads.
+template <class Body>
+void for_tiles(std::int64_t n, std::int64_t epochs, int size, int threads, const Body& body) {
+  const std::int64_t tiles = (n + size - 1) / size;
+  std::atomic<std::int64_t> next{0};
+  const auto work = [&] {
+    for (std::int64_t tile = next++; tile < tiles; tile = next++) {
+      const std::int64_t begin = tile * size;
+      body(begin, static_cast<int>(std::min<std::int64_t>(size, n - begin)));
+    }
+  };
+  const std::int64_t worth = std::min(tiles, n * epochs / kWork + 1);
+  std::vector<std::thread> others;
+  try {
+    for (std::int64_t i = 1; i < std::min<std::int64_t>(threads, worth); ++i) {
+      others.emplace_back(work);
+    }
+  } catch (const std::system_error&) {  // no more threads to be had: those there are do it all
+  } catch (const std::bad_alloc&) {
+  }
+  work();
+  for (std::thread& other : others) other.join();
+}
+
+constexpr std::int32_t kNever = std::numeric_limits<std::int32_t>::max();
+
+constexpr int kScan = 16;  // lanes that are looked through at once for a cut
+
+inline int lowest_bit(std::uint64_t bits) {
+#if defined(__GNUC__)
+  return __builtin_ctzll(bits);
+#else
+  int at = 0;
+  while (!(bits >> at & 1U)) ++at;
+  return at;
+#endif
+}
+
+/// What is touched in every epoch of some lanes and their settings, one array a field. Lanes past
+/// `count` never fire. Rates stay in memory: cuts are few.
+template <class T, int kSize>
+struct Tile {
+  std::int64_t begin;
+  int count;
+  alignas(64) T best[kSize];
+  alignas(64) double bar[kSize];
+  alignas(64) double scale[kSize];
+  alignas(64) double shift[kSize];
+  alignas(64) std::int32_t maximize[kSize];
+  alignas(64) std::int32_t clock[kSize];
+  alignas(64) std::int32_t patience[kSize];
+  alignas(64) std::int32_t after_cut[kSize];
+  alignas(64) std::int32_t marks[kSize];  // Outcome bits, as wide as the clock
+  alignas(64) std::int32_t room[kSize];   // kReduced, or 0 once a cut was in vain: so will all be
+  alignas(64) std::int32_t improved[kSize];
+  Tally tallies[kSize];
+
+  Tile(const Lanes& lanes, std::int64_t first, int size) : begin(first), count(size) {
+    const Settings& settings = lanes.settings;
+    for (int i = 0; i < kSize; ++i) {
+      const std::int64_t lane = begin + std::min(i, count - 1);
+      best[i] = static_cast<const T*>(lanes.best)[lane];
+      scale[i] = settings.gate_scale[lane];
+      shift[i] = settings.gate_shift[lane];
+      maximize[i] = settings.maximize[lane];
+      clock[i] = i < count ? lanes.clock[lane] : 0;
+      patience[i] = i < count ? settings.patience[lane] : kNever;
+      after_cut[i] = -settings.cooldown[lane];
+      room[i] = kReduced;
+      marks[i] = improved[i] = 0;
+    }
+    raise_bars();
+  }
+
+  PLATEAU_INLINE void raise_bars() {
+    for (int i = 0; i < kSize; ++i) {
+      bar[i] = bar_of(static_cast<double>(best[i]), {scale[i], shift[i], false});
+    }
+  }
+
+  void store(const Lanes& lanes, const Record& record, std::int64_t epochs) {
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t lane = begin + i;
+      static_cast<T*>(lanes.best)[lane] = best[i];
+      lanes.clock[lane] = clock[i];
+      lanes.outcome[lane] = static_cast<std::uint8_t>(marks[i]);
+      tallies[i].improved = improved[i];
+      tallies[i].store(record, lane, epochs);
+    }
+  }
+};
+
+/// The first half of a step: best and improved. `metric_of(i)` is lane i's metric, `maximize_of(i)`
+/// its mode.
+template <class T, int kSize, class MetricOf, class MaximizeOf>
+PLATEAU_INLINE void compare(Tile<T, kSize>& tile, MetricOf metric_of, MaximizeOf maximize_of) {
+  std::int32_t any = 0;
+  for (int i = 0; i < kSize; ++i) {
+    const std::int32_t mark = beats(static_cast<double>(metric_of(i)), tile.bar[i], maximize_of(i));
+    tile.marks[i] = mark;
+    any |= mark;
+  }
+  if (!any) return;
+  for (int i = 0; i < kSize; ++i) {
+    tile.best[i] = tile.marks[i] ? static_cast<T>(metric_of(i)) : tile.best[i];
+  }
+  for (int i = 0; i < kSize; ++i) tile.improved[i] += tile.marks[i];
+  tile.raise_bars();
+}
+
+/// The second half: the clock. Returns whether any rate may have to be lowered; marks say whose.
+template <class T, int kSize>
+PLATEAU_INLINE bool advance(Tile<T, kSize>& tile) {
+  std::int32_t any = 0;
+  for (int i = 0; i < kSize; ++i) {
+    const std::int32_t next = tick(tile.clock[i], tile.marks[i] != 0);
+    const std::int32_t fired = -fires(next, tile.patience[i]);  // all bits or none
+    tile.clock[i] = (tile.after_cut[i] & fired) | (next & ~fired);
+    tile.marks[i] |= tile.room[i] & fired;
+    any |= tile.room[i] & fired;
+  }
+  return any != 0;
+}
+
+template <class T, int kSize>
+void cut_marked(const Lanes& lanes, Tile<T, kSize>& tile, std::int32_t step) {
+  for (int from = 0; from < kSize; from += kScan) {
+    std::uint64_t found = 0;
+    for (int i = 0; i < kScan; ++i) {
+      found |= static_cast<std::uint64_t>(tile.marks[from + i] & kReduced) << i;
+    }
+    for (; found; found &= found - 1) {
+      const int i = from + lowest_bit(found / kReduced);
+      const std::int64_t lane = tile.begin + i;
+      if (cut_lane(lanes, lane)) {
+        ++lanes.num_reductions[lane];
+        tile.tallies[i].cut(step, tile.improved[i]);
+      } else {
+        tile.marks[i] &= ~kReduced;
+        tile.room[i] = 0;
+      }
+    }
+  }
+}
+
+template <class T, int kSize, class MetricOf>
+void write_row(const Lanes& lanes, const Tile<T, kSize>& tile, const Record& record,
+               std::int64_t epoch, MetricOf metric_of) {
+  for (int i = 0; i < tile.count; ++i) {
+    write_entry(lanes, record, tile.begin + i, epoch, tile.marks[i], tile.best[i], tile.clock[i],
+                static_cast<double>(metric_of(i)));
+  }
+}
+
+template <class T, int kSize, class MetricOf>
+PLATEAU_INLINE void step_tile(const Lanes& lanes, Tile<T, kSize>& tile, const Record& record,
+                              std::int64_t epoch, MetricOf metric_of) {
+  const Setting<std::uint8_t>& maximize = lanes.settings.maximize;
+  if (maximize.each) {
+    compare(tile, metric_of, [&tile](int i) { return tile.maximize[i] != 0; });
+  } else if (maximize.all) {
+    compare(tile, metric_of, [](int) { return true; });
+  } else {
+    compare(tile, metric_of, [](int) { return false; });
+  }
+  if (advance(tile)) cut_marked(lanes, tile, static_cast<std::int32_t>(epoch + 1));
+  if (record.has_rows()) write_row(lanes, tile, record, epoch, metric_of);
+}
+
+template <class T>
+PLATEAU_INLINE void replay_shared(const Lanes& lanes, const History& history, const Record& record,
+                                  std::int64_t begin, int count) {
+  Tile<T, kNarrow> tile(lanes, begin, count);
+  for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
+    const T metric = metric_at<T>(history.at(epoch), 0);
+    step_tile(lanes, tile, record, epoch, [metric](int) { return metric; });
+  }
+  tile.store(lanes, record, history.epochs);
+}
+
+template <class T>
+PLATEAU_INLINE void replay_each(const Lanes& lanes, const History& history, const Record& record,
+                                std::int64_t begin, int count) {
+  Tile<T, kWide> tile(lanes, begin, count);
+  alignas(64) T metrics[kWide] = {};
+  for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
+    gather(history.at(epoch), begin, count, metrics);
+    step_tile(lanes, tile, record, epoch, [&metrics](int i) { return metrics[i]; });
+  }
+  tile.store(lanes, record, history.epochs);
+}
+
+#define PLATEAU_REPLAY(name, T, body)                                                              \
+  PLATEAU_MULTIVERSION void name(const Lanes& lanes, const History& history, const Record& record, \
+                                 std::int64_t begin, int count) {                                  \
+    body<T>(lanes, history, record, begin, count);                                                 \
+  }
+PLATEAU_REPLAY(shared_f32, float, replay_shared)
+PLATEAU_REPLAY(shared_f64, double, replay_shared)
+PLATEAU_REPLAY(each_f32, float, replay_each)
+PLATEAU_REPLAY(each_f64, double, replay_each)
+#undef PLATEAU_REPLAY
+
+/// Lanes with optional parts: one by one.
+template <class T>
+void replay_lanes(const Lanes& lanes, const Options& options, const History& history,
+                  const Record& record, std::int64_t begin, int count) {
+  Tally tallies[kNarrow];
+  for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
+    for (int i = 0; i < count; ++i) {
+      replay_step<T>(lanes, options, history, record, begin + i, epoch, tallies[i]);
+    }
+  }
+  for (int i = 0; i < count; ++i) tallies[i].store(record, begin + i, history.epochs);
+}
+
+}  // namespace
+
+void replay_cpu(const Lanes& lanes, const History& history, const Record& record,
+                int threads) noexcept {
+  if (lanes.n == 0 || history.epochs == 0) return;
+  const bool shared = history.first.stride == 0;
+  const bool narrow = lanes.best_dtype == Dtype::kFloat32;
+  const auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
+  for_tiles(lanes.n, history.epochs, shared ? kNarrow : kWide, threads,
+            [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
+  *lanes.num_steps += history.epochs;
+}
+
+void replay_cpu(const Lanes& lanes, const Options& options, const History& history,
+                const Record& record, int threads) noexcept {
+  if (lanes.n == 0 || history.epochs == 0) return;
+  const auto body =
+      lanes.best_dtype == Dtype::kFloat32 ? replay_lanes<float> : replay_lanes<double>;
+  for_tiles(lanes.n, history.epochs, kNarrow, threads, [&](std::int64_t begin, int count) {
+    body(lanes, options, history, record, begin, count);
+  });
+  *lanes.num_steps += history.epochs;
+}
+
+}  // namespace plateau
