@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._findings import Finding, History, findings_of
+from ._curve_findings import leakage, mode_reversed, overfitting
+from ._cut_findings import cut_while_improving, outcomes, patience_below_noise, spike_cut
+from ._history import Finding, History, replayed
 from ._tensors import check_readable, kind_of
 from .lanes import PlateauLanes
 
@@ -87,7 +89,25 @@ def diagnose(
         start_rate=rates[0] if rates and rates[0] > 0 else 1.0,
         settings=checked,
     )
-    return found + findings_of(history)
+    return found + _findings_of(history)
+
+
+def _findings_of(history: History) -> list[Finding]:
+    """Return all findings about a finite history, problems first."""
+    found = list(overfitting(history)) + list(leakage(history))
+    reversed_mode = [] if found else list(mode_reversed(history))
+    if not reversed_mode:
+        course = replayed(history.values, history.start_rate, history.settings)
+        would = [i for i, reduced in enumerate(course.reduced) if reduced]
+        cuts = would if history.recorded is None else history.recorded
+        found += [
+            *spike_cut(history, course, cuts),
+            *patience_below_noise(history, course, cuts),
+            *cut_while_improving(history, cuts),
+            *outcomes(history),
+        ]
+    order = ("problem", "question", "good")
+    return sorted(reversed_mode + found, key=lambda each: order.index(each.level))
 
 
 def _series(name: str, given: Any, size: int | None = None) -> list[float]:

@@ -1,32 +1,21 @@
-"""The findings of :func:`diagnose`, one function each; oriented values: lower is better."""
+"""Findings about cuts, recorded or imagined; oriented values: lower is better."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import torch
 
-from ._evidence import (
-    MEDIAN_ERROR,
-    correlation_of,
-    noise_of,
-    outliers_of,
-    running_median,
-    slope_of,
-    trend_of,
-)
+from ._evidence import MEDIAN_ERROR, noise_of, outliers_of, running_median, slope_of, trend_of
+from ._history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, replayed
 from .lanes import PlateauLanes
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen
-CLEAR = 3.0  # what must hold over a long stretch, where there are many to choose from
-NEAR = 12  # epochs before a cut that tell the noise there: more would mix in another phase
-SMOOTH = 2  # neighbours on each side in running medians: bears two odd epochs in five
 SPIKE_HALF, SPIKE = 3, 5.0  # Hampel's filter, strict: the noise is told from few epochs
 SMOOTHINGS = (0.6, 0.7, 0.8, 0.9)  # what is tried against spikes, gentlest first
 PACE = 0.02  # share of the whole progress in an epoch: 50 epochs for all of it, worth waiting for
@@ -34,90 +23,6 @@ HORIZON, TRIALS = 30, 200  # imagined epochs and histories to see what noise alo
 OFTEN, SELDOM = 0.75, 0.1  # share of them that is cut: a problem; borne
 PATIENCES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)  # what is tried for a patience that bears noise
 MATERIAL = 0.01  # share of the progress that a descent must bring: a tail goes on for ever
-PROGRESS = 5.0  # noises that a history must have improved by to have a course at all
-SUSTAINED = 8  # epochs of a worsening that is no excursion
-SPOILT = 0.03  # share of the progress that overfitting must have lost again
-EARLY = 0.1  # share of the history in which the best value of a reversed mode lies
-MEMORISED = 10.0  # how far a training loss must fall before validation must lag behind it
-CLOSE = (0.67, 1.25)  # validation over training loss, where the two may share samples
-TRACKING = 0.75  # rank correlation of their changes that goes with it
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know about a history.
-
-    Attributes:
-        code: Stable, in kebab-case.
-        level: ``"good"``, ``"problem"`` or ``"question"``.
-        text: One or two sentences with the numbers in them.
-        numbers: The same numbers for scripts; finite, and ready for JSON. Epochs count from 1.
-    """
-
-    code: str
-    level: str
-    text: str
-    numbers: dict[str, float | int | list[int] | list[float]]
-
-
-@dataclass(frozen=True)
-class History:
-    """Finite values; ``recorded`` are the cuts (epochs from 0), None where no rates were given."""
-
-    values: list[float]
-    oriented: list[float]
-    train: list[float] | None
-    recorded: list[int] | None
-    start_rate: float
-    settings: dict[str, Any]
-
-    @property
-    def patience(self) -> int:
-        """Bad steps that are borne."""
-        return int(self.settings["patience"])
-
-    def noise_at(self, cut: int) -> float:
-        """Return the noise in the epochs up to ``cut``."""
-        return noise_of(self.oriented[max(0, cut + 1 - NEAR) : cut + 1])
-
-
-@dataclass(frozen=True)
-class Course:
-    """What the settings do on a history, epoch by epoch."""
-
-    reduced: list[bool]
-    improved: list[bool]
-    bad: list[int]
-
-
-def replayed(values: list[float], rate: float, settings: dict[str, Any]) -> Course:
-    """Step one lane through ``values``."""
-    lane = PlateauLanes(1, rate, **settings)
-    course = Course([], [], [])
-    for value in values:
-        lane.step([value])
-        course.reduced.append(bool(lane.reduced))
-        course.improved.append(bool(lane.improved))
-        course.bad.append(int(lane.num_bad_epochs))
-    return course
-
-
-def findings_of(history: History) -> list[Finding]:
-    """Return all findings about a finite history, problems first."""
-    found = list(_overfitting(history)) + list(_leakage(history))
-    reversed_mode = [] if found else list(_mode_reversed(history))
-    if not reversed_mode:
-        course = replayed(history.values, history.start_rate, history.settings)
-        would = [i for i, reduced in enumerate(course.reduced) if reduced]
-        cuts = would if history.recorded is None else history.recorded
-        found += [
-            *_spike_cut(history, course, cuts),
-            *_patience_below_noise(history, course, cuts),
-            *_cut_while_improving(history, cuts),
-            *_outcomes(history),
-        ]
-    order = ("problem", "question", "good")
-    return sorted(reversed_mode + found, key=lambda each: order.index(each.level))
 
 
 def _would(history: History) -> tuple[str, str]:
@@ -134,11 +39,19 @@ def _epochs(cuts: list[int]) -> str:
     return f"{'epoch' if len(names) == 1 else 'epochs'} {joined}"
 
 
+def _cuts(cuts: list[int], came: str = "") -> str:
+    """Name cuts, as the subject of a sentence where ``came`` is told."""
+    noun = "cut" if len(cuts) == 1 else "cuts"
+    if came:
+        return f"{'A cut' if len(cuts) == 1 else 'Cuts'} {came} after {_epochs(cuts)}"
+    return f"the {noun} after {_epochs(cuts)}"
+
+
 def _numbered(cuts: list[int]) -> list[int]:
     return [cut + 1 for cut in cuts]
 
 
-def _outcomes(history: History) -> Iterator[Finding]:
+def outcomes(history: History) -> Iterator[Finding]:
     """What followed each recorded cut: medians before and after, against the noise of medians."""
     cuts, z, wait = history.recorded or [], history.oriented, history.patience + 1
     helped, useless = [], []
@@ -161,7 +74,7 @@ def _outcomes(history: History) -> Iterator[Finding]:
         yield Finding(
             "cut-helped",
             "good",
-            f"After the cuts after {_epochs(best)} the metric improved, by {median(gains):.3g} in "
+            f"After {_cuts(best)} the metric improved, by {median(gains):.3g} in "
             "the median, which is more than its noise.",
             {"epochs": _numbered(best), "gains": gains},
         )
@@ -171,7 +84,7 @@ def _outcomes(history: History) -> Iterator[Finding]:
         yield Finding(
             "cut-useless",
             "question",
-            f"No improvement beyond the noise followed the cuts after {_epochs(wasted)}, and one "
+            f"No improvement beyond the noise followed {_cuts(wasted)}, and one "
             f"did follow a later cut: is factor={history.settings['factor']:g} too mild?",
             {"epochs": _numbered(wasted)},
         )
@@ -179,13 +92,13 @@ def _outcomes(history: History) -> Iterator[Finding]:
         yield Finding(
             "converged",
             "question",
-            f"Nothing improved beyond the noise after the cuts after {_epochs(ending)}, to the "
+            f"Nothing improved beyond the noise after {_cuts(ending)}, to the "
             f"last epoch, {len(z)}. Had training converged, or were the rates too low to go on?",
             {"epochs": _numbered(ending), "last_epoch": len(z)},
         )
 
 
-def _spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
+def spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
     """Cuts that are not made once outliers since the last best value are put on their median."""
     found: list[int] = []
     spikes: set[int] = set()
@@ -219,7 +132,7 @@ def _spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Fi
         yield Finding(
             "spike-cut",
             "problem",
-            f"Cuts {came} after {_epochs(found)} because of odd values in {_epochs(sorted(spikes))}"
+            f"{_cuts(found, came)} because of odd values in {_epochs(sorted(spikes))}"
             f", more than {SPIKE:g} noises from their neighbours: with smoothing={needed:g} there "
             f"would have been none then.{besides}",
             {"epochs": _numbered(found), "spikes": _numbered(sorted(spikes)), "smoothing": needed},
@@ -232,7 +145,7 @@ def _is_far_from_cut(values: list[float], history: History, settings: dict[str, 
     return not course.reduced[-1] and course.bad[-1] <= history.patience // 2
 
 
-def _patience_below_noise(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
+def patience_below_noise(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
     """Cuts that noise alone brings while a metric improves at a pace worth waiting for."""
     z = history.oriented
     found, noises, paces = [], [], []
@@ -262,7 +175,7 @@ def _patience_below_noise(history: History, course: Course, cuts: list[int]) -> 
     yield Finding(
         "patience-below-noise",
         "problem",
-        f"Cuts {came} after {_epochs(found)}, where the metric has a noise of {noise:.3g}: with "
+        f"{_cuts(found, came)}, where the metric has a noise of {noise:.3g}: with "
         f"patience={history.patience} such noise alone cuts {share:.0%} of runs within {HORIZON} "
         f"epochs though they improve by {pace:.3g} an epoch; {cure}. The longest run here without "
         f"a new best that ended in one was {dry} epochs.{besides}",
@@ -304,7 +217,7 @@ def _cut_by_noise(history: History, noise: float, pace: float, patiences: list[i
     return shares
 
 
-def _cut_while_improving(history: History, cuts: list[int]) -> Iterator[Finding]:
+def cut_while_improving(history: History, cuts: list[int]) -> Iterator[Finding]:
     """Cuts whose own run of bad steps, with the epoch before it, is a clear descent."""
     found, slopes = [], []
     for cut in cuts:
@@ -323,85 +236,8 @@ def _cut_while_improving(history: History, cuts: list[int]) -> Iterator[Finding]
         yield Finding(
             "cut-while-improving",
             "problem",
-            f"Cuts {came} after {_epochs(found)} while the metric still improved, by "
+            f"{_cuts(found, came)} while the metric still improved, by "
             f"{median(slopes):.3g} an epoch: threshold={threshold:g} is too large or "
             f"patience={history.patience} too short to see it.{besides}",
             {"epochs": _numbered(found), "slopes": slopes},
-        )
-
-
-def _overfitting(history: History) -> Iterator[Finding]:
-    """A long worsening after the best epoch while training goes on improving."""
-    if history.train is None:
-        return
-    z = history.oriented
-    smooth = running_median(z, SMOOTH)
-    best = smooth.index(min(smooth))
-    tail, train = z[best:], history.train[best:]
-    if len(tail) < SUSTAINED:
-        return
-    noise, progress = noise_of(tail), median(z[:3]) - smooth[best]
-    loss = min(median(tail), median(tail[-5:])) - smooth[best]
-    if trend_of(train) < -CLEAR and loss > max(CLEAR * noise, SPOILT * progress):
-        yield Finding(
-            "overfitting",
-            "problem",
-            f"Since epoch {best + 1} of {len(z)} validation has been worse by {loss:.3g}, its "
-            f"noise being {noise:.3g}, while training improved: this is overfitting, which a "
-            "lower rate alone does not mend.",
-            {"epoch": best + 1, "worse_by": loss, "noise": noise},
-        )
-
-
-def _leakage(history: History) -> Iterator[Finding]:
-    """Validation that stays with a training loss which has fallen to a fraction of itself."""
-    train = history.train
-    if train is None or history.settings["mode"] == "max" or min(history.oriented + train) <= 0:
-        return
-    ratios = [v / t for v, t in zip(history.oriented, train, strict=True)]
-    ratio = median(ratios[-(len(ratios) // 3) :])
-    fall = median(train[:1]) / median(train[-5:])
-    changes = [
-        [math.log(after / before) for before, after in pairwise(series)]
-        for series in (history.oriented, train)
-    ]
-    together = correlation_of(*changes)
-    if fall >= MEMORISED and CLOSE[0] <= ratio <= CLOSE[1] and together >= TRACKING:
-        yield Finding(
-            "leakage",
-            "question",
-            f"The training loss fell to 1/{fall:.3g} of its start and validation stayed with it, "
-            f"at {ratio:.2f} times its value, their changes correlated by {together:.2f}. Do "
-            "training and validation share samples?",
-            {"fall": fall, "ratio": ratio, "correlation": together},
-        )
-
-
-def _mode_reversed(history: History) -> Iterator[Finding]:
-    """Best at the start, worse ever after, and shaped like a learning curve upside down."""
-    z, train = history.oriented, history.train
-    n, start = len(z), median(z[:3])
-    best, end = z.index(min(z)), median(z[-5:])
-    rise = end - min(z[:3])
-    late = z[max(3, int(EARLY * n)) :]
-    third = median(z[n // 3 - 1 : n // 3 + 2]) - min(z[:3])
-    worse = sum(value > start for value in late) / len(late)
-    falls = train is not None and trend_of(train) < -CLEAR  # then it is overfitting from the start
-    if (
-        best < max(2, EARLY * n)
-        and worse >= 1 - EARLY
-        and rise > PROGRESS * noise_of(z)
-        and third > rise / 2  # a learning curve is steep first; a divergence is steep last
-        and trend_of(z) > CLEAR
-        and not falls
-    ):
-        mode = history.settings["mode"]
-        other = "max" if mode == "min" else "min"
-        yield Finding(
-            "mode-reversed",
-            "problem",
-            f'Under mode="{mode}" epoch {best + 1} was the best of {n}, and the metric went from '
-            f"{history.values[best]:.3g} to {median(history.values[-5:]):.3g} the way that "
-            f'learning curves go under mode="{other}".',
-            {"epoch": best + 1, "first": history.values[best], "last": median(history.values[-5:])},
         )
