@@ -8,23 +8,29 @@ from ._core import build_info as _core_build_info
 from .batched import BatchedReduceLROnPlateau
 from .best import LaneBest
 from .compose import compose
+from .diagnose import Finding, diagnose
 from .lane_lr import LaneLR
 from .lanes import PlateauLanes
 from .plateau import ReduceLROnPlateau
 from .replay import Replay, replay
 from .saving import save_atomically
+from .sweep import Sweep, sweep
 
 __all__ = [
     "BatchedReduceLROnPlateau",
+    "Finding",
     "LaneBest",
     "LaneLR",
     "PlateauLanes",
     "ReduceLROnPlateau",
     "Replay",
+    "Sweep",
     "build_info",
     "compose",
+    "diagnose",
     "replay",
     "save_atomically",
+    "sweep",
 ]
 __version__ = "0.1.0"
 
