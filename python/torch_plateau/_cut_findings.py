@@ -12,7 +12,7 @@ import torch
 
 from ._evidence import MEDIAN_ERROR, noise_of, outliers_of, running_median, slope_of, trend_of
 from ._history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, replayed
-from .lanes import PlateauLanes
+from .replay import replay
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen
@@ -200,19 +200,17 @@ def _cut_by_noise(history: History, noise: float, pace: float, patiences: list[i
     sign = -1.0 if history.settings["mode"] == "max" else 1.0
     level = median(history.oriented[-5:])
     chance = torch.Generator().manual_seed(0)
-    lanes = PlateauLanes(
-        len(patiences) * TRIALS,
-        1.0,
+    draw = torch.randn(HORIZON, TRIALS, generator=chance, dtype=torch.float64)
+    line = level + pace * torch.arange(HORIZON, 0, -1)
+    imagined = replay(
+        sign * (line[:, None] + noise * draw.repeat(1, len(patiences))),
         **{
             **history.settings,
             "patience": torch.tensor(patiences).repeat_interleave(TRIALS),
             "min_lr": 0.0,
         },
     )
-    for epoch in range(HORIZON):
-        draw = torch.randn(TRIALS, generator=chance, dtype=torch.float64).repeat(len(patiences))
-        lanes.step(sign * (level + pace * (HORIZON - epoch) + noise * draw))
-    cut = (lanes.num_reductions > 0).double().view(len(patiences), TRIALS).mean(1)
+    cut = (imagined.num_reductions > 0).double().view(len(patiences), TRIALS).mean(1)
     shares: list[float] = cut.tolist()
     return shares
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._evidence import noise_of
-from .lanes import PlateauLanes
+from .replay import replay
 
 NEAR = 12  # epochs before a cut that tell the noise there: more would mix in another phase
 CLEAR = 3.0  # what must hold over a long stretch, where there are many to choose from
@@ -63,12 +63,7 @@ class Course:
 
 
 def replayed(values: list[float], rate: float, settings: dict[str, Any]) -> Course:
-    """Step one lane through ``values``."""
-    lane = PlateauLanes(1, rate, **settings)
-    course = Course([], [], [])
-    for value in values:
-        lane.step([value])
-        course.reduced.append(bool(lane.reduced))
-        course.improved.append(bool(lane.improved))
-        course.bad.append(int(lane.num_bad_epochs))
-    return course
+    """Take one lane through ``values``."""
+    result = replay(values, lr=rate, record=("reduced", "improved", "num_bad_epochs"), **settings)
+    rows = (result.reduced, result.improved, result.num_bad_epochs)
+    return Course(*(row.flatten().tolist() for row in rows))
