@@ -1,4 +1,4 @@
-"""The command line: ``torch-plateau demo``.
+"""The command line: ``torch-plateau demo``, ``replay``, ``sweep`` and ``inspect``.
 
 Without typer, importing this ends the program with the cure: it is there to be run.
 """
@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 CURE = "the demo needs its extra: pip install 'torch-plateau[demo]'"
+CLI_CURE = "the command line needs its extra: pip install 'torch-plateau[cli]'"
 
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CURE}") from None
+    raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CLI_CURE}") from None
+
+from ._commands import inspect, replay, sweep  # noqa: E402
+from ._terminal import check_writable, replacing, stop  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -54,12 +58,12 @@ def demo(
     Ends with a table and a picture, after some ten seconds. Nothing is downloaded.
     """
     if imbalanced and lanes % 2:
-        _stop(f"--lanes: expected an even number, for two halves, got {lanes}")
+        stop(f"--lanes: expected an even number, for two halves, got {lanes}")
     if imbalanced and metric is Metric.accuracy:
-        _stop("--metric: one half watches accuracy already; expected f1, recall or loss")
+        stop("--metric: one half watches accuracy already; expected f1, recall or loss")
     if out is None:
         out = Path(f"torch-plateau-{'imbalanced' if imbalanced else 'demo'}.png")
-    _check_writable(out)
+    check_writable("--out", out)
     try:
         from rich.console import Console
         from rich.progress import track
@@ -67,38 +71,23 @@ def demo(
         from . import demo as training
         from . import demo_report as report
     except ModuleNotFoundError as missing:
-        _stop(f"no module {missing.name!r}; {CURE}")
+        stop(f"no module {missing.name!r}; {CURE}")
     data = training.rare_digits(seed) if imbalanced else training.all_digits(seed)
     watch = ["accuracy", metric.value] if imbalanced else [metric.value]
     try:
         ensemble = training.Ensemble(data, lanes, watch, seed, device)
     except RuntimeError as error:  # the lanes refuse the device
-        _stop(str(error).splitlines()[0])
+        stop(str(error).splitlines()[0])
     for _ in track(range(epochs), "Training", console=Console(stderr=True)):
         ensemble.epoch()
     run = ensemble.result()
     show, draw = (report.show_rare, report.draw_rare) if imbalanced else (report.show, report.draw)
     console = Console(highlight=False)
     show(console, run, data)
-    try:
-        draw(run, data, out)
-    except OSError as error:
-        _stop(f"--out: {error.strerror}: {str(out)!r}")
+    with replacing("--out", out) as file:
+        draw(run, data, file)
     console.print(f"Picture: {out}", soft_wrap=True, markup=False)
 
 
-def _check_writable(out: Path) -> None:
-    """Refuse before the training what could not be written after it; leaves nothing behind."""
-    new = not out.exists()
-    try:
-        with out.open("ab"):
-            pass
-        if new:
-            out.unlink()
-    except OSError as error:
-        _stop(f"--out: {error.strerror}: {str(out)!r}")
-
-
-def _stop(message: str) -> NoReturn:
-    typer.echo(f"torch-plateau: {message}", err=True)
-    raise typer.Exit(1)
+for command in (replay, sweep, inspect):
+    app.command()(command)

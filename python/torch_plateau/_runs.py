@@ -1,0 +1,107 @@
+"""From a command's arguments to the runs and settings that it works on, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ._history_files import FileError, History, read_histories
+from ._options import Missing
+from ._setting_values import parse_setting
+from ._terminal import REFUSED, check_writable, stop
+
+SETTINGS = (
+    "mode",
+    "patience",
+    "threshold",
+    "threshold_mode",
+    "factor",
+    "cooldown",
+    "min_lr",
+    "eps",
+    "smoothing",
+    "window",
+    "nan",
+    "counting",
+)
+
+
+def given_settings(arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values of the settings that were given."""
+    try:
+        return {
+            name: parse_setting(name, arguments[name])
+            for name in SETTINGS
+            if arguments.get(name) is not None
+        }
+    except ValueError as error:
+        stop(str(error), REFUSED)
+
+
+def read(
+    files: list[Path],
+    metric: str,
+    train: str | None = None,
+    lr: str | None = None,
+    by: str | None = None,
+    missing: Missing = Missing.error,
+) -> list[History]:
+    """Read the runs in files."""
+    return read_histories(files, metric, train=train, lr=lr, by=by, missing=missing.value)
+
+
+def one(histories: list[History], by: str | None, run: str | None) -> History:
+    """Return the only history, or the one that ``run`` names."""
+    if run is not None and by is None:
+        stop("--run: expected --by too, the column whose value it is", REFUSED)
+    names = [each.name for each in histories]
+    if run is not None:
+        histories = [each for each in histories if each.name.endswith(f" {by}={run}")]
+    if len(histories) != 1:
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        if run is not None and not histories:
+            stop(f"--run: no {by}={run} among {len(names)} runs: {shown}", REFUSED)
+        cure = "--run picks one" if by else "give one file"
+        stop(f"expected one run, got {len(histories)}: {shown}; {cure}", REFUSED)
+    return histories[0]
+
+
+def named(histories: list[History]) -> dict[str, History]:
+    """Return histories by names, which are made different where they are not."""
+    named: dict[str, History] = {}
+    for each in histories:
+        name, number = each.name, 2
+        while name in named:
+            name, number = f"{each.name} ({number})", number + 1
+        named[name] = each
+    return named
+
+
+def check_outputs(out: Path, html: Path | None) -> None:
+    check_writable("--out", out, REFUSED)
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        stop(f"--out: expected a name that ends in .png, .svg or .pdf, got {str(out)!r}", REFUSED)
+    if html is not None:
+        check_writable("--html", html, REFUSED)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """End the program where arguments or files are refused."""
+    try:
+        yield
+    except FileError as error:
+        stop(str(error), REFUSED)
+    except (TypeError, ValueError) as error:
+        stop(str(error).splitlines()[0], REFUSED)
+
+
+@contextmanager
+def extra(cure: str) -> Iterator[None]:
+    """End the program with the cure where a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        stop(f"no module {missing.name!r}; {cure}", REFUSED)
