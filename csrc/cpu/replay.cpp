@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <limits>
 #include <system_error>
 #include <thread>
@@ -19,19 +20,18 @@
 namespace plateau {
 namespace {
 
-constexpr int kNarrow = 64;              // lanes of a tile
-constexpr int kWide = 512;               // of one whose metrics come a row per epoch, a page each
+constexpr int kTile = 256;               // lanes that are taken through all epochs together
 constexpr std::int64_t kWork = 1 << 17;  // lane-epochs that are worth a thread
 
-/// Calls `body(begin, count)` for every `size` of n lanes, on several threads.
+/// Calls `body(begin, count)` for every tile of n lanes, on several threads.
 template <class Body>
-void for_tiles(std::int64_t n, std::int64_t epochs, int size, int threads, const Body& body) {
-  const std::int64_t tiles = (n + size - 1) / size;
+void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& body) {
+  const std::int64_t tiles = (n + kTile - 1) / kTile;
   std::atomic<std::int64_t> next{0};
   const auto work = [&] {
     for (std::int64_t tile = next++; tile < tiles; tile = next++) {
-      const std::int64_t begin = tile * size;
-      body(begin, static_cast<int>(std::min<std::int64_t>(size, n - begin)));
+      const std::int64_t begin = tile * kTile;
+      body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
     }
   };
   const std::int64_t worth = std::min(tiles, n * epochs / kWork + 1);
@@ -48,41 +48,30 @@ void for_tiles(std::int64_t n, std::int64_t epochs, int size, int threads, const
 }
 
 constexpr std::int32_t kNever = std::numeric_limits<std::int32_t>::max();
-
-constexpr int kScan = 16;  // lanes that are looked through at once for a cut
-
-inline int lowest_bit(std::uint64_t bits) {
-#if defined(__GNUC__)
-  return __builtin_ctzll(bits);
-#else
-  int at = 0;
-  while (!(bits >> at & 1U)) ++at;
-  return at;
-#endif
-}
+constexpr int kScan = 8;  // lanes that are passed over together where none of them is cut
 
 /// What is touched in every epoch of some lanes and their settings, one array a field. Lanes past
 /// `count` never fire. Rates stay in memory: cuts are few.
-template <class T, int kSize>
+template <class T>
 struct Tile {
   std::int64_t begin;
   int count;
-  alignas(64) T best[kSize];
-  alignas(64) double bar[kSize];
-  alignas(64) double scale[kSize];
-  alignas(64) double shift[kSize];
-  alignas(64) std::int32_t maximize[kSize];
-  alignas(64) std::int32_t clock[kSize];
-  alignas(64) std::int32_t patience[kSize];
-  alignas(64) std::int32_t after_cut[kSize];
-  alignas(64) std::int32_t marks[kSize];  // Outcome bits, as wide as the clock
-  alignas(64) std::int32_t room[kSize];   // kReduced, or 0 once a cut was in vain: so will all be
-  alignas(64) std::int32_t improved[kSize];
-  Tally tallies[kSize];
+  alignas(64) T best[kTile];
+  alignas(64) double bar[kTile];
+  alignas(64) double scale[kTile];
+  alignas(64) double shift[kTile];
+  alignas(64) std::int32_t maximize[kTile];
+  alignas(64) std::int32_t clock[kTile];
+  alignas(64) std::int32_t patience[kTile];
+  alignas(64) std::int32_t after_cut[kTile];
+  alignas(64) std::int32_t marks[kTile];  // Outcome bits, as wide as the clock
+  alignas(64) std::int32_t room[kTile];   // kReduced, or 0 once a cut was in vain: so will all be
+  alignas(64) std::int32_t improved[kTile];
+  Tally tallies[kTile];
 
   Tile(const Lanes& lanes, std::int64_t first, int size) : begin(first), count(size) {
     const Settings& settings = lanes.settings;
-    for (int i = 0; i < kSize; ++i) {
+    for (int i = 0; i < kTile; ++i) {
       const std::int64_t lane = begin + std::min(i, count - 1);
       best[i] = static_cast<const T*>(lanes.best)[lane];
       scale[i] = settings.gate_scale[lane];
@@ -98,7 +87,7 @@ struct Tile {
   }
 
   PLATEAU_INLINE void raise_bars() {
-    for (int i = 0; i < kSize; ++i) {
+    for (int i = 0; i < kTile; ++i) {
       bar[i] = bar_of(static_cast<double>(best[i]), {scale[i], shift[i], false});
     }
   }
@@ -117,27 +106,27 @@ struct Tile {
 
 /// The first half of a step: best and improved. `metric_of(i)` is lane i's metric, `maximize_of(i)`
 /// its mode.
-template <class T, int kSize, class MetricOf, class MaximizeOf>
-PLATEAU_INLINE void compare(Tile<T, kSize>& tile, MetricOf metric_of, MaximizeOf maximize_of) {
+template <class T, class MetricOf, class MaximizeOf>
+PLATEAU_INLINE void compare(Tile<T>& tile, MetricOf metric_of, MaximizeOf maximize_of) {
   std::int32_t any = 0;
-  for (int i = 0; i < kSize; ++i) {
+  for (int i = 0; i < kTile; ++i) {
     const std::int32_t mark = beats(static_cast<double>(metric_of(i)), tile.bar[i], maximize_of(i));
     tile.marks[i] = mark;
     any |= mark;
   }
   if (!any) return;
-  for (int i = 0; i < kSize; ++i) {
+  for (int i = 0; i < kTile; ++i) {
     tile.best[i] = tile.marks[i] ? static_cast<T>(metric_of(i)) : tile.best[i];
   }
-  for (int i = 0; i < kSize; ++i) tile.improved[i] += tile.marks[i];
+  for (int i = 0; i < kTile; ++i) tile.improved[i] += tile.marks[i];
   tile.raise_bars();
 }
 
 /// The second half: the clock. Returns whether any rate may have to be lowered; marks say whose.
-template <class T, int kSize>
-PLATEAU_INLINE bool advance(Tile<T, kSize>& tile) {
+template <class T>
+PLATEAU_INLINE bool advance(Tile<T>& tile) {
   std::int32_t any = 0;
-  for (int i = 0; i < kSize; ++i) {
+  for (int i = 0; i < kTile; ++i) {
     const std::int32_t next = tick(tile.clock[i], tile.marks[i] != 0);
     const std::int32_t fired = -fires(next, tile.patience[i]);  // all bits or none
     tile.clock[i] = (tile.after_cut[i] & fired) | (next & ~fired);
@@ -147,15 +136,16 @@ PLATEAU_INLINE bool advance(Tile<T, kSize>& tile) {
   return any != 0;
 }
 
-template <class T, int kSize>
-void cut_marked(const Lanes& lanes, Tile<T, kSize>& tile, std::int32_t step) {
-  for (int from = 0; from < kSize; from += kScan) {
-    std::uint64_t found = 0;
-    for (int i = 0; i < kScan; ++i) {
-      found |= static_cast<std::uint64_t>(tile.marks[from + i] & kReduced) << i;
-    }
-    for (; found; found &= found - 1) {
-      const int i = from + lowest_bit(found / kReduced);
+template <class T>
+PLATEAU_INLINE void cut_marked(const Lanes& lanes, Tile<T>& tile, std::int32_t step) {
+  std::uint8_t due[kTile];
+  for (int i = 0; i < kTile; ++i) due[i] = static_cast<std::uint8_t>(tile.marks[i] & kReduced);
+  for (int from = 0; from < kTile; from += kScan) {
+    std::uint64_t any = 0;
+    std::memcpy(&any, due + from, sizeof any);
+    if (!any) continue;
+    for (int i = from; i < from + kScan; ++i) {
+      if (!due[i]) continue;
       const std::int64_t lane = tile.begin + i;
       if (cut_lane(lanes, lane)) {
         ++lanes.num_reductions[lane];
@@ -168,17 +158,17 @@ void cut_marked(const Lanes& lanes, Tile<T, kSize>& tile, std::int32_t step) {
   }
 }
 
-template <class T, int kSize, class MetricOf>
-void write_row(const Lanes& lanes, const Tile<T, kSize>& tile, const Record& record,
-               std::int64_t epoch, MetricOf metric_of) {
+template <class T, class MetricOf>
+void write_row(const Lanes& lanes, const Tile<T>& tile, const Record& record, std::int64_t epoch,
+               MetricOf metric_of) {
   for (int i = 0; i < tile.count; ++i) {
     write_entry(lanes, record, tile.begin + i, epoch, tile.marks[i], tile.best[i], tile.clock[i],
                 static_cast<double>(metric_of(i)));
   }
 }
 
-template <class T, int kSize, class MetricOf>
-PLATEAU_INLINE void step_tile(const Lanes& lanes, Tile<T, kSize>& tile, const Record& record,
+template <class T, class MetricOf>
+PLATEAU_INLINE void step_tile(const Lanes& lanes, Tile<T>& tile, const Record& record,
                               std::int64_t epoch, MetricOf metric_of) {
   const Setting<std::uint8_t>& maximize = lanes.settings.maximize;
   if (maximize.each) {
@@ -195,7 +185,7 @@ PLATEAU_INLINE void step_tile(const Lanes& lanes, Tile<T, kSize>& tile, const Re
 template <class T>
 PLATEAU_INLINE void replay_shared(const Lanes& lanes, const History& history, const Record& record,
                                   std::int64_t begin, int count) {
-  Tile<T, kNarrow> tile(lanes, begin, count);
+  Tile<T> tile(lanes, begin, count);
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
     const T metric = metric_at<T>(history.at(epoch), 0);
     step_tile(lanes, tile, record, epoch, [metric](int) { return metric; });
@@ -206,8 +196,8 @@ PLATEAU_INLINE void replay_shared(const Lanes& lanes, const History& history, co
 template <class T>
 PLATEAU_INLINE void replay_each(const Lanes& lanes, const History& history, const Record& record,
                                 std::int64_t begin, int count) {
-  Tile<T, kWide> tile(lanes, begin, count);
-  alignas(64) T metrics[kWide] = {};
+  Tile<T> tile(lanes, begin, count);
+  alignas(64) T metrics[kTile] = {};
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
     gather(history.at(epoch), begin, count, metrics);
     step_tile(lanes, tile, record, epoch, [&metrics](int i) { return metrics[i]; });
@@ -230,7 +220,7 @@ PLATEAU_REPLAY(each_f64, double, replay_each)
 template <class T>
 void replay_lanes(const Lanes& lanes, const Options& options, const History& history,
                   const Record& record, std::int64_t begin, int count) {
-  Tally tallies[kNarrow];
+  Tally tallies[kTile];
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
     for (int i = 0; i < count; ++i) {
       replay_step<T>(lanes, options, history, record, begin + i, epoch, tallies[i]);
@@ -247,7 +237,7 @@ void replay_cpu(const Lanes& lanes, const History& history, const Record& record
   const bool shared = history.first.stride == 0;
   const bool narrow = lanes.best_dtype == Dtype::kFloat32;
   const auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
-  for_tiles(lanes.n, history.epochs, shared ? kNarrow : kWide, threads,
+  for_tiles(lanes.n, history.epochs, threads,
             [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
   *lanes.num_steps += history.epochs;
 }
@@ -257,7 +247,7 @@ void replay_cpu(const Lanes& lanes, const Options& options, const History& histo
   if (lanes.n == 0 || history.epochs == 0) return;
   const auto body =
       lanes.best_dtype == Dtype::kFloat32 ? replay_lanes<float> : replay_lanes<double>;
-  for_tiles(lanes.n, history.epochs, kNarrow, threads, [&](std::int64_t begin, int count) {
+  for_tiles(lanes.n, history.epochs, threads, [&](std::int64_t begin, int count) {
     body(lanes, options, history, record, begin, count);
   });
   *lanes.num_steps += history.epochs;
