@@ -1,0 +1,143 @@
+"""The epochs of one lane as a table: aligned numbers, and quiet stretches folded into a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ._annotate import Row
+
+__all__ = ["columns", "folded", "show"]
+
+LONG = 60  # rows that are shown as they are
+ENDS = 3  # rows kept at either end
+BEFORE, AFTER = 2, 1  # and around a cut, besides the last improvement before it
+LEAST = 20  # characters for words; where numbers are too long columns are left out
+DIGITS = 6  # significant: a gain below the usual threshold of 1e-4 shows
+
+
+def show(console: Console, rows: list[Row], title: str, every: bool = False) -> None:
+    """Print the epochs; the quiet ones of a long history in one line each stretch.
+
+    Args:
+        console: Where to.
+        rows: Of :func:`annotate`.
+        title: Printed above, as it is.
+        every: Fold nothing.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    cells = columns(rows)
+    numbers = [name for name in cells if name != "words"]
+    for name in ("cool", "gate"):  # the words tell of both
+        if _room(console.width, numbers, cells) < LEAST and name in numbers:
+            numbers.remove(name)
+    room = _room(console.width, numbers, cells)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("words")
+    stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
+    for stretch in stretches:
+        if len(stretch) == 1:
+            line = [cells[name][stretch[0]] for name in numbers]
+            words, style = rows[stretch[0]].words, "bold" * (rows[stretch[0]].event == "cut")
+        else:
+            line = ["...", *[""] * (len(numbers) - 1)]
+            words, style = summary([rows[i] for i in stretch]), "dim"
+        table.add_row(
+            *line, words if len(words) <= room else words.replace(": ", ":\n"), style=style
+        )
+    console.print(table)
+
+
+def _room(width: int, names: list[str], cells: dict[str, list[str]]) -> int:
+    """Return how many characters are left for words."""
+    return width - 2 - sum(2 + max(map(len, [name, *cells[name]])) for name in names)
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the cells of each column, numbers of one column with equally many decimals.
+
+    ``value`` is left out where it is the metric throughout, ``cool`` where there is no cooldown.
+    """
+    numbers = {
+        "metric": [row.metric for row in rows],
+        "value": [row.value for row in rows],
+        "best": [row.best for row in rows],
+        "gate": [row.gate for row in rows],
+    }
+    if all(row.value == row.metric or math.isnan(row.value) for row in rows):
+        del numbers["value"]
+    style = _style_of([x for column in numbers.values() for x in column])
+    cells = {"epoch": [str(row.epoch) for row in rows]}
+    cells |= {name: _aligned(column, style) for name, column in numbers.items()}
+    for name in ("best", "gate"):
+        cells[name] = ["-" if "inf" in cell else cell for cell in cells[name]]
+    cells["bad"] = [str(row.bad) for row in rows]
+    if any(row.cooldown for row in rows):
+        cells["cool"] = [str(row.cooldown) for row in rows]
+    cells["rate"] = [f"{row.lr:.4g}" for row in rows]
+    cells["words"] = [row.words for row in rows]
+    return cells
+
+
+def _style_of(values: list[float]) -> str:
+    """Return a format for numbers that are compared with each other."""
+    sizes = sorted(abs(x) for x in values if math.isfinite(x) and x)
+    middle = sizes[len(sizes) // 2] if sizes else 1.0
+    if middle < 1e-4 or (sizes and sizes[-1] >= 1e7):
+        return f".{DIGITS - 1}e"
+    return f".{max(DIGITS - 1 - math.floor(math.log10(middle)), 0)}f"
+
+
+def _aligned(column: list[float], style: str) -> list[str]:
+    """Format a column without the zeros that all its numbers end in."""
+    texts = [format(x, style) for x in column]
+    if style.endswith("e"):
+        return texts
+    fractions = [text.partition(".")[2].rstrip("0") for text in texts]
+    return [f"{x:.{max(map(len, fractions), default=0)}f}" for x in column]
+
+
+def folded(rows: Sequence[Row]) -> list[range]:
+    """Return which rows to show alone, as ranges of one, and which to fold, as longer ones."""
+    size = len(rows)
+    if size <= LONG:
+        return [range(i, i + 1) for i in range(size)]
+    kept = {*range(ENDS), *range(size - ENDS, size)}
+    better, before = 0, ""
+    for i, row in enumerate(rows):
+        if row.event == "cut" or (row.event == "due" != before) or row.event == "finished":
+            kept |= {better, *range(i - BEFORE, i + AFTER + 1)}
+        if "NaN" in row.words and not (i and "NaN" in rows[i - 1].words):
+            kept.add(i)
+        if row.event == "better":
+            better = i
+        before = row.event if row.event in ("cut", "due") else before
+    shown = sorted(i for i in kept if 0 <= i < size)
+    stretches = []
+    for i, following in zip(shown, [*shown[1:], size], strict=True):
+        stretches.append(range(i, i + 1))
+        quiet = range(i + 1, following)
+        # a line for two or three would hide more than it saves
+        stretches += [quiet] if len(quiet) > 3 else [range(j, j + 1) for j in quiet]
+    return stretches
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Say in a line what folded rows hold."""
+    better = sum(row.event == "better" for row in rows)
+    due = sum(row.event == "due" for row in rows)
+    parts = [f"{better} better"] if better else []
+    parts.append(f"bad up to {max(row.bad for row in rows)}")
+    if due:
+        parts.append(f"{due} cuts due")
+    return f"{len(rows)} epochs: {', '.join(parts)}"
