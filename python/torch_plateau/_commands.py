@@ -48,14 +48,13 @@ from ._printed import (
 )
 from ._runs import check_outputs, extra, given_settings, named, one, read, refusing
 from ._setting_values import product_of
-from ._terminal import REFUSED, check_writable, replacing, stop
+from ._terminal import REFUSED, replacing, stop
 from .diagnose import Finding, diagnose
 from .replay import replay as replay_history
 from .sweep import sweep as sweep_histories
 
 __all__ = ["inspect", "replay", "sweep"]
 
-HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
 PROBLEM = 1  # exit code: REFUSED is the other
 MOST_TABLES = 8
 THRESHOLDS = "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
@@ -101,7 +100,8 @@ def replay(
         check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
     with extra(CURE):
-        from ._annotate import annotate, show
+        from ._annotate import annotate
+        from ._epoch_table import show
         from ._pictures import draw_replay
     screen = console()
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
@@ -210,8 +210,7 @@ def inspect(
         histories = read(file, metric, train_metric, lr_column, by, missing)
         if run is not None or html is not None:
             histories = [one(histories, by, run)]
-        if html is not None:
-            check_writable("--html", html, REFUSED)
+        check_outputs(None, html)
         runs = named(histories)
         found = {
             name: diagnose(each.metric, each.train, each.lr, **settings)
@@ -230,8 +229,8 @@ def inspect(
 
 
 def _report(html: Path, **parts: Any) -> None:
-    with extra(HTML_CURE):
-        from ._report import write_report
+    from ._report import write_report
+
     empty: dict[str, Any] = {
         "metric": None,
         "results": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ._options import Missing
 from ._setting_values import parse_setting
 from ._terminal import REFUSED, check_writable, stop
 
+HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
+PICTURES = (".png", ".svg", ".pdf")
 SETTINGS = (
     "mode",
     "patience",
@@ -79,11 +82,16 @@ def named(histories: list[History]) -> dict[str, History]:
     return named
 
 
-def check_outputs(out: Path, html: Path | None) -> None:
-    check_writable("--out", out, REFUSED)
-    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
-        stop(f"--out: expected a name that ends in .png, .svg or .pdf, got {str(out)!r}", REFUSED)
+def check_outputs(out: Path | None, html: Path | None) -> None:
+    """Refuse, before the work, what could not be written after it."""
+    if out is not None:
+        if out.suffix.lower() not in PICTURES:
+            kinds = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
+            stop(f"--out: expected a name that ends in {kinds}, got {str(out)!r}", REFUSED)
+        check_writable("--out", out, REFUSED)
     if html is not None:
+        with extra(HTML_CURE):
+            import_module("plotly")
         check_writable("--html", html, REFUSED)
 
 

@@ -1,0 +1,232 @@
+"""The commands on recorded histories: what they print, draw, write, refuse and exit with."""
+
+import csv
+import json
+import pathlib
+import struct
+
+import pytest
+from typer.testing import CliRunner
+
+from torch_plateau.cli import app
+
+ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
+HISTORIES = pathlib.Path(__file__).parent / "data" / "histories"
+CLEAN = str(HISTORIES / "clean.csv")
+TEN = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner(env=ENV).invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def ten(tmp_path):
+    """The textbook history, in a folder of its own."""
+    folder = tmp_path / "histories"
+    folder.mkdir()
+    path = folder / "ten.csv"
+    path.write_text("val_loss\n" + "\n".join(map(str, TEN)) + "\n")
+    return path
+
+
+def made_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def size_of(png):
+    head = png.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:])
+
+
+def row_of(output, epoch):
+    return next(line.split() for line in output.splitlines() if line.split()[:1] == [str(epoch)])
+
+
+def test_the_textbook_history_is_annotated_epoch_by_epoch(run, ten, tmp_path):
+    result = run("replay", ten, "--patience", "3", "--lr", "0.1")
+    assert result.exit_code == 0, result.output
+    said = {epoch: " ".join(row_of(result.stdout, epoch)) for epoch in range(1, 11)}
+    assert said[1].endswith("first value")
+    assert [epoch for epoch, words in said.items() if "new best" in words] == [2, 3, 6]
+    assert [epoch for epoch, words in said.items() if "plateau starts" in words] == [4, 7]
+    assert [epoch for epoch, words in said.items() if "cut 0.1 -> 0.01" in words] == [10]
+    assert made_in(tmp_path) == ["torch-plateau-replay.png"]
+    assert min(size_of(tmp_path / "torch-plateau-replay.png")) > 500
+
+
+def test_several_values_have_a_table_each_and_a_summary(run, ten):
+    result = run("replay", ten, "--patience", "1,3,9", "--factor", "0.5")
+    assert result.exit_code == 0, result.output
+    titles = [line for line in result.stdout.splitlines() if "val_loss of ten.csv" in line]
+    assert [title.split("patience ")[1].split()[0] for title in titles] == ["1", "3", "9"]
+    summary = result.stdout.partition("In short")[2].splitlines()
+    rows = [line.split() for line in summary if line.split() and line.split()[0] in "139"]
+    assert [row[1:] for row in rows] == [
+        ["3", "5", "2", "0.125"],
+        ["1", "10", "6", "0.5"],
+        ["0", "never", "6", "1"],
+    ]
+
+
+def test_a_sweep_names_the_settings_that_agree_across_seeds(run, tmp_path):
+    result = run("sweep", CLEAN, "--by", "seed", "--patience", "2..12", "--threshold", "1e-4,0.01")
+    assert result.exit_code == 0, result.output
+    assert "22 settings, 5 runs of 60 epochs." in result.stdout
+    assert "cut all 5 runs equally often" in result.stdout
+    assert made_in(tmp_path) == ["torch-plateau-sweep.png"]
+
+
+def test_what_a_sweep_names_is_what_torchs_class_does_on_every_seed(run):
+    import torch
+
+    runs = {}
+    with open(CLEAN, newline="") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault(row["seed"], []).append(float(row["val_loss"]))
+    alike = 0
+    for patience in range(2, 13):
+        outcomes = []
+        for losses in runs.values():
+            optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
+            cuts = []
+            for epoch, loss in enumerate(losses, start=1):
+                before = optimizer.param_groups[0]["lr"]
+                scheduler.step(loss)
+                if optimizer.param_groups[0]["lr"] < before:
+                    cuts.append(epoch)
+            outcomes.append(cuts)
+        counts, first = {len(cuts) for cuts in outcomes}, [c[0] for c in outcomes if c]
+        alike += len(counts) == 1 and counts != {0} and max(first) - min(first) <= 20
+    result = run(
+        "sweep", CLEAN, "--by", "seed", "--patience", "2..12", "--threshold", "1e-4",
+        "--within", "20",
+    )  # fmt: skip
+    assert f"{alike} of 11 settings cut all 5 runs" in result.stdout
+
+
+def test_one_run_is_told_that_several_are_needed_to_agree(run, ten):
+    result = run("sweep", ten, "--patience", "0..3")
+    assert result.exit_code == 0, result.output
+    assert "One run: give several" in result.stdout
+
+
+def test_inspect_says_what_is_wrong_and_exits_with_1(run):
+    result = run(
+        "inspect", HISTORIES / "overfitting.csv", "--by", "seed", "--train-metric", "train_loss",
+        "--lr-column", "lr", "--patience", "4", "--factor", "0.5",
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert result.stdout.count("problem (overfitting)") == 5
+    assert "lower rate alone" in result.stdout
+
+
+def test_inspect_exits_with_0_where_there_is_no_problem(run, tmp_path):
+    result = run("inspect", CLEAN, "--by", "seed", "--run", "1", "--patience", "4")
+    assert result.exit_code == 0, result.output
+    assert "problem" not in result.stdout
+    assert made_in(tmp_path) == []
+
+
+def test_inspect_prints_json_for_scripts(run):
+    result = run(
+        "inspect", HISTORIES / "wrong_mode.csv", "--metric", "val_accuracy", "--by", "seed",
+        "--run", "0", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    (only,) = json.loads(result.stdout)["runs"]
+    assert (only["name"], only["epochs"]) == ("wrong_mode.csv seed=0", 60)
+    codes = {each["code"]: each for each in only["findings"]}
+    assert codes["mode-reversed"]["level"] == "problem"
+    assert set(codes["mode-reversed"]) == {"code", "level", "text", "numbers"}
+
+
+@pytest.mark.parametrize("command", ["replay", "sweep", "inspect"])
+def test_a_report_is_one_html_file(run, command, tmp_path):
+    picture = [] if command == "inspect" else ["--out", "p.png"]
+    seeds = [] if command == "sweep" else ["--run", "0"]
+    result = run(command, CLEAN, "--by", "seed", *seeds, *picture, "--html", "r.html")
+    assert result.exit_code in (0, 1), result.output
+    assert made_in(tmp_path) == ["p.png", "r.html"][command == "inspect" :]
+    page = (tmp_path / "r.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "val_loss" in page
+
+
+@pytest.mark.parametrize("command", ["replay", "sweep", "inspect"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.csv"], "nothing.csv: No such file or directory"),
+        ([CLEAN, "--metric", "loss"], "clean.csv:1: no column 'loss'"),
+        ([CLEAN, "--mode", "most"], "mode: expected 'min' or 'max', got 'most'"),
+        ([CLEAN, "--patience", "x"], "--patience: expected integers like 2,5,10 or 0..20, got 'x'"),
+        ([CLEAN, "--patience", "5..2"], "--patience: expected a range like 0..20, got '5..2'"),
+        ([CLEAN, "--threshold", "1e-3,"], "--threshold: expected numbers like 0.1,0.5, got ''"),
+        ([CLEAN, "--patience", "-1"], "patience: expected an integer from 0"),
+        ([CLEAN, "--factor", "2"], "factor: expected above 0 and below 1, got 2"),
+        ([CLEAN, "--html", "no/such/r.html"], "--html: No such file or directory"),
+    ],
+)
+def test_bad_input_is_refused_with_2_and_nothing_is_written(run, command, words, message, tmp_path):
+    result = run(command, *words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert made_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["replay", CLEAN, "--by", "seed"], "expected one run, got 5: clean.csv seed=0, "),
+        (["replay", CLEAN, "--run", "1"], "--run: expected --by too"),
+        (["replay", CLEAN, "--by", "seed", "--run", "9"], "--run: no seed=9 among 5 runs"),
+        (["replay", CLEAN, CLEAN], "expected one run, got 2: clean.csv, clean.csv; give one file"),
+        (["replay", CLEAN, "--patience", "0..9"], "at most 8 combinations of settings, got 10"),
+        (["replay", CLEAN, "--out", "p.html"], "--out: expected a name that ends in .png"),
+        (["sweep", CLEAN, "--out", "no/p.png"], "--out: No such file or directory"),
+        (["inspect", CLEAN, "--patience", "1,2"], "--patience: expected one value, got 2"),
+    ],
+)
+def test_what_one_command_refuses(run, words, message, tmp_path):
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert made_in(tmp_path) == []
+
+
+def test_a_broken_line_is_named_by_its_number(run, tmp_path):
+    path = tmp_path / "run.csv"
+    path.write_text("val_loss\n0.5\nn/a\n")
+    assert "run.csv:3: column 'val_loss': expected a number, got 'n/a'" in run(
+        "sweep", "run.csv"
+    ).stderr.replace("\n", " ")
+    path.write_text("val_loss,lr\n0.5,1\n,1\n0.4,1\n")
+    assert "run.csv:3: column 'val_loss': no value" in run("inspect", "run.csv").stderr
+    assert run("inspect", "run.csv", "--missing", "drop").exit_code == 0
+    assert made_in(tmp_path) == ["run.csv"]
+
+
+def test_an_old_picture_survives_a_refusal_and_a_failed_drawing(run, ten, tmp_path, monkeypatch):
+    from torch_plateau import _pictures
+
+    old = tmp_path / "p.png"
+    old.write_bytes(b"old")
+    assert run("replay", ten, "--factor", "3", "--out", "p.png").exit_code == 2
+
+    def fail(*arguments):
+        arguments[3].write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_pictures, "draw_replay", fail)
+    result = run("replay", ten, "--out", "p.png")
+    assert result.exit_code == 2
+    assert "--out: No space left on device: 'p.png'" in result.stderr
+    assert old.read_bytes() == b"old"
+    assert made_in(tmp_path) == ["p.png"]
