@@ -1,4 +1,4 @@
-"""Write benchmarks/RESULTS.md and the README's table from the JSON of run.py and of gpu.py.
+"""Write benchmarks/RESULTS.md and the README's table from the JSON of run.py, gpu.py, replay.py.
 
 ::
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from formats import CLOSE, OURS, SCENARIOS, Row, cell, fastest, find, table, times, us, values
 from gpu_table import gpu_part
+from replay_table import replay_part
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -80,6 +81,8 @@ def results(report: Row, gpu: Row | None) -> str:
         "many bytes (the faster of `Tensor.copy_` and `memmove`). *improving*: 1% of the lanes "
         "improve, so nearly every block of `best` is written.",
         bandwidth(find(rows, table="bandwidth")),
+        "## Replay",
+        *replay_part(),
         "## GPU",
         *gpu_part(gpu),
         "## Not run",
