@@ -85,7 +85,8 @@ def replay(
 ) -> None:
     """Show what a plateau would have done on a recorded run, epoch by epoch.
 
-    A setting may have several values, like 2,5,10 or 0..20: every combination has its table.
+    A setting may have several values, like 2,5,10 or 0..20: every
+    combination has a table of its own.
     """
     settings = given_settings(locals())
     with refusing():
@@ -144,10 +145,11 @@ def sweep(
     out: Annotated[Path, option("The picture.")] = Path("torch-plateau-sweep.png"),
     html: Html = None,
 ) -> None:
-    """Try every combination of settings on recorded runs: when each would have cut, and how often.
+    """Try every combination of settings on recorded runs.
 
-    A setting may have several values, like 0.1,0.5 or 0..20. Over several runs (files, or the
-    values of --by) it names the settings that treat all alike.
+    Shows how often each would have cut, and when. A setting may have several
+    values, like 0.1,0.5 or 0..20. Over several runs (files, or the values of
+    --by) it names the settings that treat all of them alike.
     """
     settings = given_settings(locals())
     with refusing():
@@ -198,7 +200,8 @@ def inspect(
 ) -> None:
     """Say in plain words what a recorded run tells about its plateau.
 
-    Exits with 1 if there is a problem in any run, with 0 for questions, good news or nothing.
+    Exits with 1 if there is a problem in any run, with 0 for questions, good
+    news or nothing.
     """
     several = given_settings(locals())
     with refusing():
