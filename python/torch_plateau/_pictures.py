@@ -1,0 +1,191 @@
+"""A replay as a picture: metric, best, gate and cuts of some lanes, and their rates below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ._annotate import Row, annotate
+from ._sweep_picture import draw_sweep
+from .replay import Replay
+
+__all__ = ["LOOKS", "MOST", "draw_replay", "draw_sweep"]
+
+# Okabe and Ito's colours but yellow, from dark to light in pairs; lines and markers differ too.
+LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": "#0072b2", "linestyle": "-", "marker": "v"},
+    {"color": "#d55e00", "linestyle": (0, (6, 2)), "marker": "o"},
+    {"color": "#000000", "linestyle": (0, (2, 1.5)), "marker": "s"},
+    {"color": "#009e73", "linestyle": (0, (6, 1.5, 1.5, 1.5)), "marker": "D"},
+    {"color": "#cc79a7", "linestyle": (0, (10, 3)), "marker": "^"},
+    {"color": "#56b4e9", "linestyle": (0, (1, 1)), "marker": "P"},
+)
+MOST = len(LOOKS)  # lanes in one picture
+STEEP = 30.0  # largest metric by the smallest, both above zero, from which on its axis is a log one
+HUGE = 1e150  # beyond this matplotlib's own arithmetic overflows
+
+
+def draw_replay(
+    metric: Tensor, result: Replay, labels: list[str], out: Path, title: str = ""
+) -> None:
+    """Draw a history with what lanes made of it, as a PNG of 1080 by 720 pixels.
+
+    Above: the metric; of each lane its best and, dashed, its gate, unless they are those of a lane
+    before it; NaN and infinite metrics as crosses on the axis. Cuts are vertical lines where there
+    is one lane, and otherwise marks in a row per lane between the panels. Below: the rates.
+
+    Args:
+        metric: What was replayed.
+        result: Of a replay with ``record="all"``.
+        labels: A name for each lane. The first six lanes are drawn; a note counts the others.
+        out: Where to.
+        title: Above the picture, as it is.
+    """
+    if len(labels) != len(result):
+        raise ValueError(f"labels: expected {len(result)}, one per lane, got {len(labels)}")
+    lanes = [annotate(metric, result, lane) for lane in range(min(len(result), MOST))]
+    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained", facecolor="white")
+    marks = 0.16 * len(lanes) if len(lanes) > 1 else 0.0
+    heights = [3, marks, 1.6] if marks else [3, 1.6]
+    panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+    shared = metric.ndim == 1 or metric.shape[1] == 1
+    _draw_metric(panels[0], lanes, labels, shared)
+    for panel in panels:
+        panel.grid(color="0.92")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    if marks:
+        _draw_marks(panels[1], lanes, labels)
+    else:
+        _draw_cuts(panels, lanes)
+    _draw_rates(panels[-1], lanes, labels)
+    panels[-1].set(xlabel="epoch", ylabel="learning rate", xlim=(0.5, max(result.epochs, 1) + 0.5))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].set_title(_plain(title), loc="left", wrap=True)
+    if len(result) > MOST:
+        figure.supxlabel(f"{MOST} of {len(result)} lanes are shown", fontsize=9)
+    figure.savefig(out, format="png")
+
+
+def _draw_metric(panel: Axes, lanes: list[list[Row]], labels: list[str], shared: bool) -> None:
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    values: list[float] = []
+    for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
+        name = f" ({_plain(label)})" if len(lanes) > 1 else ""
+        line = {"color": look["color"], "linewidth": 1.4}
+        epochs, came = np.arange(1, len(rows) + 1), _finite([row.metric for row in rows])
+        if i == 0 or not shared:
+            dot = "." if len(rows) <= 150 else None
+            color = "0.55" if shared else look["color"]
+            panel.plot(
+                epochs,
+                came,
+                label=f"metric{'' if shared else name}",
+                color=color,
+                alpha=1 if shared else 0.5,
+                linewidth=1.1,
+                marker=dot,
+                markersize=5,
+            )
+            odd = np.isnan(came)
+            if odd.any():
+                panel.plot(
+                    epochs[odd],
+                    np.zeros(odd.sum()),
+                    "kx",
+                    transform=panel.get_xaxis_transform(),
+                    clip_on=False,
+                    label=f"NaN or infinite: {odd.sum()}",
+                )
+        decided = _finite([row.value for row in rows])
+        if not np.array_equal(decided, came, equal_nan=True):
+            panel.plot(epochs, decided, linestyle=":", label=f"average{name}", **line)
+        best = _finite([row.best for row in rows])
+        gate = _finite([row.gate for row in rows])
+        values += [*came[~np.isnan(came)], *best[~np.isnan(best)]]
+        if any(_same(best, b) and _same(gate, g) for b, g in drawn):
+            continue
+        drawn.append((best, gate))
+        panel.plot(epochs, best, drawstyle="steps-post", label=f"best{name}", **line)
+        panel.plot(
+            epochs,
+            gate,
+            linestyle=(0, (4, 2)),
+            drawstyle="steps-mid",
+            label=f"gate{name}",
+            **{**line, "linewidth": 0.9},
+        )
+    if values and min(values) > 0 and max(values) / min(values) > STEEP:
+        panel.set_yscale("log")
+    panel.set_ylabel("metric")
+    if lanes:
+        panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _draw_cuts(panels: list[Axes], lanes: list[list[Row]]) -> None:
+    """Mark the cuts of the only lane through all panels."""
+    for rows in lanes:
+        cuts = [row.epoch for row in rows if row.event == "cut"]
+        for panel in panels:
+            for i, epoch in enumerate(cuts):
+                label = f"cuts: {len(cuts)}" if i == 0 else None
+                panel.axvline(epoch, color="black", linewidth=0.9, linestyle=":", label=label)
+        if cuts:
+            panels[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _draw_marks(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
+    """Mark the cuts of several lanes, each in a row of its own."""
+    names = []
+    for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
+        cuts = [row.epoch for row in rows if row.event == "cut"]
+        panel.plot(
+            cuts, [i] * len(cuts), linestyle="", marker=look["marker"], color=look["color"], ms=6
+        )
+        names.append(f"{_plain(label)}: {len(cuts)}")
+    panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    panel.set_yticklabels(names, fontsize=8)
+    panel.set_title("cuts", loc="left", fontsize=9, pad=2)
+    panel.tick_params(bottom=False)
+    panel.spines["bottom"].set_visible(False)
+
+
+def _draw_rates(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
+    positive = False
+    for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
+        rates = np.array([row.lr for row in rows])
+        positive |= bool((rates > 0).any())
+        style = {"color": look["color"], "linestyle": look["linestyle"]}
+        # where lanes have the same rate, the ones below show as a border
+        style["linewidth"] = 1.5 + 0.6 * (len(lanes) - 1 - i)
+        epochs = np.arange(1, len(rows) + 1)
+        marker = "." if len(rows) == 1 else None
+        panel.plot(
+            epochs, rates, drawstyle="steps-post", label=_plain(label), marker=marker, **style
+        )
+    if positive:
+        panel.set_yscale("log")
+    if len(lanes) > 1:
+        panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _finite(values: list[float]) -> np.ndarray:
+    """Return values that can be drawn, and NaN for the others."""
+    numbers = np.array(values, dtype=float)
+    return np.where(np.isfinite(numbers), np.clip(numbers, -HUGE, HUGE), np.nan)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan=True)
+
+
+def _plain(text: str) -> str:
+    """Return a text as it is shown: no mathematics between dollars, not too long."""
+    shown = text if len(text) <= 90 else f"{text[:87]}..."
+    return shown.replace("$", r"\$")
