@@ -8,7 +8,7 @@ import struct
 import pytest
 from typer.testing import CliRunner
 
-from torch_plateau.cli import app
+from torch_plateau.cli import app, pictures
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
 HISTORIES = pathlib.Path(__file__).parent / "data" / "histories"
@@ -214,7 +214,6 @@ def test_a_broken_line_is_named_by_its_number(run, tmp_path):
 
 
 def test_an_old_picture_survives_a_refusal_and_a_failed_drawing(run, ten, tmp_path, monkeypatch):
-    from torch_plateau import _pictures
 
     old = tmp_path / "p.png"
     old.write_bytes(b"old")
@@ -224,7 +223,7 @@ def test_an_old_picture_survives_a_refusal_and_a_failed_drawing(run, ten, tmp_pa
         arguments[3].write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_pictures, "draw_replay", fail)
+    monkeypatch.setattr(pictures, "draw_replay", fail)
     result = run("replay", ten, "--out", "p.png")
     assert result.exit_code == 2
     assert "--out: No space left on device: 'p.png'" in result.stderr

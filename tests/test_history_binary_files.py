@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from torch.utils.tensorboard import SummaryWriter
 
-from torch_plateau import _history_files
-from torch_plateau._history_files import FileError, read_histories
+from torch_plateau import _files
+from torch_plateau._files import FileError, read_histories
 
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"
 
@@ -84,7 +84,7 @@ def test_parquet_that_cannot_be_read_is_refused(table, tmp_path, monkeypatch):
     assert refusal(table(loss=pyarrow.array([], "float64"))) == (": columns, but no rows")
     (tmp_path / "no.parquet").write_bytes(b"PAR1 no more")
     assert refusal(tmp_path / "no.parquet").startswith(": not a Parquet file: ")
-    monkeypatch.setattr(_history_files, "MAX_ROWS", 3)
+    monkeypatch.setattr(_files, "MAX_ROWS", 3)
     assert refusal(table(loss=[1.0] * 5)) == ": row 4: expected at most 3 rows, got more"
 
 
@@ -160,7 +160,7 @@ def test_events_that_cannot_be_read_are_refused(events, tmp_path, monkeypatch):
     assert refusal(tmp_path / "tfevents") == ": no TensorBoard scalars in it"
     (tmp_path / "tfevents").write_bytes(b"loss\n1\n2\n3\n4\n5\n")
     assert refusal(tmp_path / "tfevents").startswith(": no TensorBoard event file: ")
-    monkeypatch.setattr(_history_files, "MAX_ROWS", 4)
+    monkeypatch.setattr(_files, "MAX_ROWS", 4)
     [file] = folder.iterdir()
     assert refusal(file) == ": expected at most 4 values, got more"
 

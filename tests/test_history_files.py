@@ -10,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torch_plateau import _history_files, _history_rows
-from torch_plateau._history_files import FileError, read_histories
+from torch_plateau import _files
+from torch_plateau._files import FileError, read_histories
+from torch_plateau._files import rows as readers
 
 NAN, INF = math.nan, math.inf
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"
@@ -249,7 +250,7 @@ def test_the_path_is_shown_as_it_was_given(write, tmp_path, monkeypatch):
 
 
 def test_more_rows_than_the_limit_are_refused_before_the_rest_is_read(write, monkeypatch):
-    monkeypatch.setattr(_history_files, "MAX_ROWS", 3)
+    monkeypatch.setattr(_files, "MAX_ROWS", 3)
     path = write("run.csv", "loss\n1\n2\n3\n")
     assert metric_of(path) == [1, 2, 3]
     path = write("run.csv", "loss\n1\n2\n3\n4\nnever read\n")
@@ -257,7 +258,7 @@ def test_more_rows_than_the_limit_are_refused_before_the_rest_is_read(write, mon
 
 
 def test_a_line_without_end_is_not_read_into_memory(write, monkeypatch):
-    monkeypatch.setattr(_history_rows, "MAX_LINE", 10)
+    monkeypatch.setattr(readers, "MAX_LINE", 10)
     path = write("run.jsonl", '{"loss":1}\n')
     assert refusal(path) == ":1: expected at most 10 bytes in a line, got more"
 

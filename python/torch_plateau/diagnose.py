@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._curve_findings import leakage, mode_reversed, overfitting
-from ._cut_findings import cut_while_improving, outcomes, patience_below_noise, spike_cut
-from ._history import Finding, History, replayed
+from ._findings.curve import leakage, mode_reversed, overfitting
+from ._findings.cuts import cut_while_improving, outcomes, patience_below_noise, spike_cut
+from ._findings.history import Finding, History, replayed
 from ._tensors import check_readable, kind_of
 from .lanes import PlateauLanes
 

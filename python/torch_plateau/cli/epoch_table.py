@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ._annotate import Row
+    from .annotate import Row
 
 __all__ = ["columns", "folded", "show"]
 

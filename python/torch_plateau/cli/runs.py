@@ -8,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ._history_files import FileError, History, read_histories
-from ._options import Missing
-from ._setting_values import parse_setting
-from ._terminal import REFUSED, check_writable, stop
+from .._files import FileError, History, read_histories
+from .options import Missing
+from .setting_values import parse_setting
+from .terminal import REFUSED, check_writable, stop
 
 HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
 PICTURES = (".png", ".svg", ".pdf")

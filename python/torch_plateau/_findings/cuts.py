@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ._evidence import MEDIAN_ERROR, noise_of, outliers_of, running_median, slope_of, trend_of
-from ._history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, replayed
-from .replay import replay
+from ..replay import replay
+from .evidence import MEDIAN_ERROR, noise_of, outliers_of, running_median, slope_of, trend_of
+from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, replayed
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen

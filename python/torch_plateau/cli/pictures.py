@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ._annotate import Row, annotate
-from ._sweep_picture import draw_sweep
-from .replay import Replay
+from ..replay import Replay
+from .annotate import Row, annotate
+from .sweep_picture import draw_sweep
 
 __all__ = ["LOOKS", "MOST", "draw_replay", "draw_sweep"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._epoch_table import show
-from ._resolve import gate_of
-from ._words import Narrator, Step
-from .replay import Replay
+from .._resolve import gate_of
+from ..replay import Replay
+from .epoch_table import show
+from .words import Narrator, Step
 
 __all__ = ["Row", "annotate", "show"]
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._history_files import History
-from ._runs import extra
-from .diagnose import Finding
-from .replay import Replay
-from .sweep import Sweep
+from .._files import History
+from ..diagnose import Finding
+from ..replay import Replay
+from ..sweep import Sweep
+from .runs import extra
 
 if TYPE_CHECKING:
     from rich.console import Console

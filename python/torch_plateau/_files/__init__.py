@@ -14,9 +14,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from ._history_errors import WIDTH, FileError, short
-from ._history_rows import Rows, read_csv, read_jsonl, read_parquet
-from ._tensorboard import MARK, read_events
+from .errors import WIDTH, FileError, short
+from .rows import Rows, read_csv, read_jsonl, read_parquet
+from .tensorboard import MARK, read_events
 
 __all__ = ["MAX_ROWS", "FileError", "History", "Missing", "read_histories"]
 

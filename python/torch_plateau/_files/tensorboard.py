@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ._history_errors import FileError, check_columns, needed, short
+from .errors import FileError, check_columns, needed, short
 
 __all__ = ["MARK", "read_events"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
-from ._evidence import correlation_of, noise_of, running_median, trend_of
-from ._history import CLEAR, PROGRESS, SMOOTH, SUSTAINED, Finding, History
+from .evidence import correlation_of, noise_of, running_median, trend_of
+from .history import CLEAR, PROGRESS, SMOOTH, SUSTAINED, Finding, History
 
 SPOILT = 0.03  # share of the progress that overfitting must have lost again
 EARLY = 0.1  # share of the history in which the best value of a reversed mode lies

@@ -11,8 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ._history_files import History
-from ._options import (
+from .._files import History
+from ..diagnose import Finding, diagnose
+from ..replay import replay as replay_history
+from ..sweep import sweep as sweep_histories
+from .options import (
     By,
     Cooldown,
     Counting,
@@ -36,7 +39,7 @@ from ._options import (
     option,
     setting,
 )
-from ._printed import (
+from .printed import (
     CURE,
     as_json,
     console,
@@ -46,12 +49,9 @@ from ._printed import (
     span,
     written,
 )
-from ._runs import check_outputs, extra, given_settings, named, one, read, refusing
-from ._setting_values import product_of
-from ._terminal import REFUSED, replacing, stop
-from .diagnose import Finding, diagnose
-from .replay import replay as replay_history
-from .sweep import sweep as sweep_histories
+from .runs import check_outputs, extra, given_settings, named, one, read, refusing
+from .setting_values import product_of
+from .terminal import REFUSED, replacing, stop
 
 __all__ = ["inspect", "replay", "sweep"]
 
@@ -101,9 +101,9 @@ def replay(
         check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
     with extra(CURE):
-        from ._annotate import annotate
-        from ._epoch_table import show
-        from ._pictures import draw_replay
+        from .annotate import annotate
+        from .epoch_table import show
+        from .pictures import draw_replay
     screen = console()
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
@@ -162,7 +162,7 @@ def sweep(
             {name: each.metric for name, each in histories.items()}, lr=lr, **keywords
         )
     with extra(CURE):
-        from ._pictures import draw_sweep
+        from .pictures import draw_sweep
     screen = console()
     epochs = span([len(each.metric) for each in histories.values()])
     total = len(result) // len(histories)
@@ -232,7 +232,7 @@ def inspect(
 
 
 def _report(html: Path, **parts: Any) -> None:
-    from ._report import write_report
+    from .report import write_report
 
     empty: dict[str, Any] = {
         "metric": None,
@@ -251,7 +251,7 @@ def _report_findings(
     html: Path, metric: str, history: History, findings: list[Finding], settings: dict[str, Any]
 ) -> None:
     with extra(CURE):
-        from ._annotate import annotate
+        from .annotate import annotate
     result = replay_history(history.metric, record="all", **settings)
     _report(
         html,

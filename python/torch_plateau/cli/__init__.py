@@ -17,8 +17,8 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CLI_CURE}") from None
 
-from ._commands import inspect, replay, sweep  # noqa: E402
-from ._terminal import check_writable, replacing, stop  # noqa: E402
+from .commands import inspect, replay, sweep  # noqa: E402
+from .terminal import check_writable, replacing, stop  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -68,8 +68,8 @@ def demo(
         from rich.console import Console
         from rich.progress import track
 
-        from . import demo as training
-        from . import demo_report as report
+        from .. import demo as training
+        from .. import demo_report as report
     except ModuleNotFoundError as missing:
         stop(f"no module {missing.name!r}; {CURE}")
     data = training.rare_digits(seed) if imbalanced else training.all_digits(seed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ._evidence import noise_of
-from .replay import replay
+from ..replay import replay
+from .evidence import noise_of
 
 NEAR = 12  # epochs before a cut that tell the noise there: more would mix in another phase
 CLEAR = 3.0  # what must hold over a long stretch, where there are many to choose from

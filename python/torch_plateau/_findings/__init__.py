@@ -1,0 +1,1 @@
+"""What `diagnose` looks for, and the statistics behind it."""
