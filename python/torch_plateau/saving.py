@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import torch
 
@@ -27,11 +29,18 @@ def save_atomically(state: Any, path: str | os.PathLike[str]) -> None:
 
     Raises what ``torch.save`` and the file system do, with the file at ``path`` as it was.
     """
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that becomes ``path`` when the block ends, and is removed if it raises."""
     path = os.fspath(path)
     temporary = path + ".tmp"
     try:
         with open(temporary, "wb") as file:
-            torch.save(state, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -66,7 +66,7 @@ def draw_replay(
         _draw_cuts(panels, lanes)
     _draw_rates(panels[-1], lanes, labels)
     panels[-1].set(xlabel="epoch", ylabel="learning rate", xlim=(0.5, max(result.epochs, 1) + 0.5))
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panels[0].set_title(_plain(title), loc="left", wrap=True)
     if len(result) > MOST:
         figure.supxlabel(f"{MOST} of {len(result)} lanes are shown", fontsize=9)

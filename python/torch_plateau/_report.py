@@ -1,0 +1,91 @@
+"""A replay, or a sweep, as one HTML file that needs nothing else: no host is asked for anything."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ._annotate import Row
+from ._epoch_table import columns
+from ._history import Finding
+from ._resolve import DEFAULTS
+from .replay import Replay
+from .saving import replacing
+
+__all__ = ["write_report"]
+
+MARKS = {"better": "\u2191", "cut": "\u2702", "due": "\u2013", "finished": "\u25a0"}
+LEVELS = {"problem": "\u2716 problem", "question": "? question", "good": "\u2714 good"}
+
+
+def write_report(
+    out: Path,
+    *,
+    title: str,
+    metric: Tensor,
+    results: Replay | None,
+    rows: list[Row],
+    findings: list[Finding],
+    labels: list[str],
+    sweep: Any = None,
+) -> None:
+    """Write a report: a picture to point at, findings, settings, the epochs, and heat maps.
+
+    The file at ``out`` is whole or as it was, whatever happens meanwhile. Its scripts and styles
+    are inside it, and it forbids the browser to load any others. Needs plotly.
+
+    Args:
+        out: Where to; its directory must exist.
+        title: Of the page.
+        metric: The history, ``[epochs]`` or ``[epochs, lanes]``.
+        results: Its replay with ``record="all"``, or None for the bare metric.
+        rows: The epochs of the first lane, for the table; may be empty.
+        findings: What :func:`diagnose` found; may be empty.
+        labels: A name for each lane, or for the metric where there is no replay.
+        sweep: A :class:`Sweep` to show besides, or None.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    from . import _report_figures as figures
+
+    pictures = [figures.replay_figure(metric, results, labels)]
+    pictures += [] if sweep is None else figures.sweep_figures(sweep)
+    template = resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    cells = columns(rows)
+    text = environment.from_string(template).render(
+        title=title,
+        library=get_plotlyjs(),
+        pictures=[figures.as_html(figure, i) for i, figure in enumerate(pictures)],
+        findings=[(each.level, LEVELS[each.level], each.code, each.text) for each in findings],
+        settings=[] if results is None else _settings(results),
+        lanes=labels,
+        heads=list(cells),
+        epochs=list(zip((r.event for r in rows), zip(*cells.values(), strict=True), strict=True)),
+        marks=MARKS,
+        lane=labels[0] if labels else "",
+        note=figures.note_of(results),
+    )
+    with replacing(out) as file:
+        file.write(text.encode("utf-8", "replace"))
+
+
+def _settings(result: Replay) -> list[tuple[str, list[str], bool]]:
+    """Return name, values (one, or one per lane), and whether it is off, of each setting."""
+    listed = []
+    for name, value in result.lanes.settings.items():
+        each = value.tolist() if isinstance(value, Tensor) else value
+        several = each if isinstance(each, list) else [each]
+        off = name in DEFAULTS and several == [DEFAULTS[name]]
+        listed.append((name, [_shown(one) for one in several], off))
+    return listed
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
