@@ -220,7 +220,7 @@ def test_an_old_picture_survives_a_refusal_and_a_failed_drawing(run, ten, tmp_pa
     assert run("replay", ten, "--factor", "3", "--out", "p.png").exit_code == 2
 
     def fail(*arguments):
-        arguments[3].write_bytes(b"half")
+        arguments[3].write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pictures, "draw_replay", fail)

@@ -159,7 +159,7 @@ def test_even_typer_may_be_missing():
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         "torch-plateau: no module 'typer'; "
-        "the demo needs its extra: pip install 'torch-plateau[demo]'"
+        "the command line needs its extra: pip install 'torch-plateau[cli]'"
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ def _table(title: str, columns: list[str]) -> Table:
     return table
 
 
-def draw(run: Run, _: Data, out: Path) -> None:
+def draw(run: Run, _: Data, out: Path | BinaryIO) -> None:
     """Draw metric and rate of every lane over the epochs, cuts marked, the best lane in black."""
     name = run.watched[0]
     best = run.ranking(name)[0]
@@ -192,7 +192,7 @@ def draw(run: Run, _: Data, out: Path) -> None:
     figure.savefig(out, format="png")
 
 
-def draw_rare(run: Run, data: Data, out: Path) -> None:
+def draw_rare(run: Run, data: Data, out: Path | BinaryIO) -> None:
     """Draw held-out accuracy against recall, and both over the epochs for the picked lanes."""
     scores, half, watch = _rare_scores(run, data), len(run.first) // 2, run.watched[-1]
     x, y, positives = scores["recall"], scores["accuracy"], int(data.test[1].sum())

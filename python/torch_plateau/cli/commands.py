@@ -6,10 +6,12 @@ They exit with 2 for what they cannot read or do, with nothing written.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch.nn.utils.rnn import pad_sequence
 
 from .._files import History
 from ..diagnose import Finding, diagnose
@@ -172,7 +174,14 @@ def sweep(
         draw_sweep(result, picture)
     written(screen, "Picture", out)
     if html is not None:
-        _report(html, title=f"Sweep of {metric}", sweep=result)
+        curves = [each.metric for each in histories.values()]
+        _report(
+            html,
+            title=f"Sweep of {metric}",
+            metric=pad_sequence(curves, padding_value=math.nan),
+            labels=list(histories),
+            sweep=result,
+        )
         written(screen, "Report", html)
 
 
@@ -234,13 +243,7 @@ def inspect(
 def _report(html: Path, **parts: Any) -> None:
     from .report import write_report
 
-    empty: dict[str, Any] = {
-        "metric": None,
-        "results": None,
-        "rows": [],
-        "findings": [],
-        "labels": [],
-    }
+    empty: dict[str, Any] = {"results": None, "rows": [], "findings": []}
     try:
         write_report(html, **{**empty, **parts})
     except OSError as error:

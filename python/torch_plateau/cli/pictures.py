@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ HUGE = 1e150  # beyond this matplotlib's own arithmetic overflows
 
 
 def draw_replay(
-    metric: Tensor, result: Replay, labels: list[str], out: Path, title: str = ""
+    metric: Tensor, result: Replay, labels: list[str], out: Path | BinaryIO, title: str = ""
 ) -> None:
     """Draw a history with what lanes made of it, as a PNG of 1080 by 720 pixels.
 

@@ -14,7 +14,6 @@ from .setting_values import parse_setting
 from .terminal import REFUSED, check_writable, stop
 
 HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
-PICTURES = (".png", ".svg", ".pdf")
 SETTINGS = (
     "mode",
     "patience",
@@ -85,9 +84,8 @@ def named(histories: list[History]) -> dict[str, History]:
 def check_outputs(out: Path | None, html: Path | None) -> None:
     """Refuse, before the work, what could not be written after it."""
     if out is not None:
-        if out.suffix.lower() not in PICTURES:
-            kinds = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
-            stop(f"--out: expected a name that ends in {kinds}, got {str(out)!r}", REFUSED)
+        if out.suffix.lower() != ".png":
+            stop(f"--out: expected a name that ends in .png, got {str(out)!r}", REFUSED)
         check_writable("--out", out, REFUSED)
     if html is not None:
         with extra(HTML_CURE):

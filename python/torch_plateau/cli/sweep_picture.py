@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -62,7 +62,7 @@ def grid_of(sweep: Any) -> Grid:
     return Grid(x, "", across, shown, cuts[:FEW], first[:FEW], ", ".join(rest))
 
 
-def draw_sweep(sweep: Any, out: Path) -> None:
+def draw_sweep(sweep: Any, out: Path | BinaryIO) -> None:
     """Draw two heat maps, or two bar charts for one axis, as a PNG of 1080 by 600 pixels.
 
     Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import typer
+
+from .. import saving
 
 REFUSED = 2  # exit code for what cannot be read or done
 
@@ -34,16 +35,10 @@ def check_writable(option: str, out: Path, code: int = 1) -> None:
 
 
 @contextmanager
-def replacing(option: str, out: Path, code: int = 1) -> Iterator[Path]:
-    """Give a file to write that becomes ``out`` when the block ends well, and vanishes if not.
-
-    It has the suffix of ``out``, by which matplotlib tells the format.
-    """
-    temporary = out.with_name(f".{out.stem}.tmp{out.suffix}")
+def replacing(option: str, out: Path, code: int = 1) -> Iterator[BinaryIO]:
+    """Open a file that becomes ``out`` when the block ends well, and vanishes if not."""
     try:
-        yield temporary
-        os.replace(temporary, out)
+        with saving.replacing(out) as file:
+            yield file
     except OSError as error:
         stop(f"{option}: {error.strerror}: {str(out)!r}", code)
-    finally:
-        temporary.unlink(missing_ok=True)

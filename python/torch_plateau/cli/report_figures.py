@@ -12,10 +12,10 @@ import plotly.io
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from ._annotate import Row, annotate
-from ._pictures import LOOKS, MOST
-from ._sweep_picture import grid_of
-from .replay import Replay
+from ..replay import Replay
+from .annotate import Row, annotate
+from .pictures import LOOKS, MOST
+from .sweep_picture import grid_of
 
 __all__ = ["as_html", "note_of", "replay_figure", "sweep_figures"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ._annotate import Row
-from ._epoch_table import columns
-from ._history import Finding
-from ._resolve import DEFAULTS
-from .replay import Replay
-from .saving import replacing
+from .._findings.history import Finding
+from .._resolve import DEFAULTS
+from ..replay import Replay
+from ..saving import replacing
+from .annotate import Row
+from .epoch_table import columns
 
 __all__ = ["write_report"]
 
@@ -50,7 +50,7 @@ def write_report(
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    from . import _report_figures as figures
+    from . import report_figures as figures
 
     pictures = [figures.replay_figure(metric, results, labels)]
     pictures += [] if sweep is None else figures.sweep_figures(sweep)
