@@ -12,6 +12,7 @@ from torch_plateau.cli import app, pictures
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
 HISTORIES = pathlib.Path(__file__).parent / "data" / "histories"
+README = pathlib.Path(__file__).parent.parent / "README.md"
 CLEAN = str(HISTORIES / "clean.csv")
 TEN = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
 
@@ -50,6 +51,9 @@ def row_of(output, epoch):
 def test_the_textbook_history_is_annotated_epoch_by_epoch(run, ten, tmp_path):
     result = run("replay", ten, "--patience", "3", "--lr", "0.1")
     assert result.exit_code == 0, result.output
+    printed = {line.strip() for line in result.stdout.splitlines()}
+    shown = README.read_text().partition("```text\n")[2].partition("```")[0]
+    assert {line.strip() for line in shown.splitlines()} <= printed
     said = {epoch: " ".join(row_of(result.stdout, epoch)) for epoch in range(1, 11)}
     assert said[1].endswith("first value")
     assert [epoch for epoch, words in said.items() if "new best" in words] == [2, 3, 6]

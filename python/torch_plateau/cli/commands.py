@@ -255,6 +255,7 @@ def _report_findings(
 ) -> None:
     with extra(CURE):
         from .annotate import annotate
+    given = ", ".join(f"{name} {value}" for name, value in settings.items())
     result = replay_history(history.metric, record="all", **settings)
     _report(
         html,
@@ -263,5 +264,5 @@ def _report_findings(
         results=result,
         rows=annotate(history.metric, result),
         findings=findings,
-        labels=[", ".join(f"{name} {value}" for name, value in settings.items())],
+        labels=[f"what {given} would have done"],
     )
