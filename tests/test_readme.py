@@ -16,7 +16,7 @@ SHELL = re.findall(r"<!-- ci:(\w+) -->\n```sh\n(.*?)\n```", README, re.DOTALL)
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_every_python_block_runs_by_itself(block, capsys):
     names = {}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(block, "<a block of README.md>", "exec"), names)
     capsys.readouterr()
     made = [value for name, value in names.items() if name in ("lanes", "scheduler")]
     assert made, "the block builds neither lanes nor a scheduler"
