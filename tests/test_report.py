@@ -1,0 +1,192 @@
+"""The report: one whole HTML file with everything in it, and nothing from anywhere else."""
+
+import json
+import math
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from plotly.offline import get_plotlyjs
+
+import torch_plateau.cli.report as report
+from torch_plateau import replay
+from torch_plateau._findings.history import Finding
+from torch_plateau.cli.annotate import annotate
+from torch_plateau.cli.report import write_report
+from torch_plateau.sweep import sweep
+
+TEXTBOOK = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
+EVIL = "</script><script>alert('&')</script>"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What is in a page: its tags, well nested, and its texts by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts = [], [], {}
+        self.feed(text)
+        self.close()
+        assert self.open == [], "tags that were not closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def count(self, tag, **attrs):
+        return sum(t == tag and attrs.items() <= a.items() for t, a in self.tags)
+
+
+def written(tmp_path, history=TEXTBOOK, labels=("run",), title="A run", **keywords):
+    """Write a report and return its text without plotly's library."""
+    given = {name: keywords.pop(name) for name in ("findings", "sweep") if name in keywords}
+    metric = torch.tensor(history, dtype=torch.float64)
+    result = replay(metric, record="all", **{"lr": 0.1, "patience": 3, **keywords})
+    out = tmp_path / "report.html"
+    write_report(
+        out,
+        title=title,
+        metric=metric,
+        results=result,
+        rows=annotate(metric, result),
+        labels=list(labels),
+        **{"findings": [], **given},
+    )
+    text = out.read_text("utf-8")
+    assert text.count(get_plotlyjs()) == 1
+    return text.replace(get_plotlyjs(), "")
+
+
+def figures_in(text):
+    """The data of each figure, as a browser would get them."""
+    calls = re.findall(r'Plotly\.newPlot\(\s*"([^"]*)",\s*', text)
+    decoder, found = json.JSONDecoder(), []
+    for name in calls:
+        start = re.search(rf'Plotly\.newPlot\(\s*"{name}",\s*', text).end()
+        found.append(decoder.raw_decode(text, start)[0])
+    return found
+
+
+def test_the_table_is_that_of_the_epochs(tmp_path):
+    page = Page(written(tmp_path))
+    assert page.texts["h1"] == ["A run"]
+    assert page.count("tr", **{"class": "cut"}) == 1
+    cells = page.texts["td"]
+    assert "bad 4 > patience 3: cut 0.1 -> 0.01" in cells
+    assert "\u2702" in cells, "a cut is marked by more than a colour"
+    assert cells.count("better: new best") == 3
+
+
+def test_the_picture_holds_the_numbers_and_the_words(tmp_path):
+    (traces,) = figures_in(written(tmp_path))
+    named = {trace["name"]: trace for trace in traces}
+    assert named["metric: run"]["y"] == TEXTBOOK
+    assert named["best: run"]["y"] == [0.5, 0.45, 0.44, 0.44, 0.44, *[0.43] * 5]
+    assert named["gate: run"]["y"][0] is None
+    assert named["rate: run"]["y"] == pytest.approx([0.1] * 9 + [0.01])
+    assert named["cuts: run (1)"]["x"] == [10]
+    told = named["metric: run"]["customdata"][9]
+    assert told == ["0.43", "0.43", "0.429957", "0.01", "bad 4 > patience 3: cut 0.1 -> 0.01"]
+
+
+def test_nothing_is_asked_of_any_host(tmp_path):
+    text = written(tmp_path, sweep=sweep(TEXTBOOK, patience=[1, 2], progress=False))
+    assert not re.search(r"https?:|src=|@import|url\(|<link|//cdn", text)
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    assert f'content="{policy}img-src data: blob:"' in text
+
+
+def test_text_of_users_is_shown_and_not_run(tmp_path):
+    finding = Finding("code", "problem", EVIL, {})
+    swept = sweep({EVIL: TEXTBOOK}, patience=[1, 2], progress=False)
+    text = written(tmp_path, title=EVIL, labels=[EVIL], findings=[finding], sweep=swept)
+    assert "<script>alert" not in text
+    page = Page(text)
+    for tag in ("title", "h1"):
+        assert "".join(page.texts[tag]) == EVIL
+    assert EVIL in "".join(page.texts["li"])
+    assert EVIL in "".join(page.texts["h2"])
+    names = [trace["name"] for trace in figures_in(text)[0]]
+    assert not any("<script" in name for name in names)
+
+
+def test_findings_settings_and_lanes_are_listed(tmp_path):
+    finding = Finding("overfitting", "problem", "It overfits.", {})
+    labels = ["patience 2", "patience 5"]
+    page = Page(written(tmp_path, labels=labels, findings=[finding], patience=[2, 5]))
+    assert "overfitting): It overfits." in "".join(page.texts["li"])
+    assert page.texts["th"].count("patience 2") == 1
+    assert {"2", "5", "min", "0.0001"} <= set(page.texts["td"])
+
+
+def test_the_first_six_of_many_lanes_are_in_the_picture(tmp_path):
+    text = written(tmp_path, labels=[str(i) for i in range(8)], patience=list(range(8)))
+    assert len(figures_in(text)[0]) == 6 * 5
+    assert "first 6 of 8 lanes" in text
+
+
+def test_a_sweep_adds_two_maps(tmp_path):
+    swept = sweep(TEXTBOOK, patience=[2, 3, 9], threshold=[1e-4, 0.5], progress=False)
+    _, cuts, first = figures_in(written(tmp_path, sweep=swept))
+    assert cuts[0]["text"] == [["1", "1", "0"], ["3", "2", "0"]]
+    assert first[0]["z"] == [[9, 10, None], [4, 5, None]]
+    assert first[0]["text"][0][2] == "never"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [[], [1.0], [math.nan, math.inf, -math.inf, 1.0], [-1.0] * 300],
+    ids=["none", "one", "not numbers", "long"],
+)
+def test_odd_histories_give_whole_pages(tmp_path, history):
+    text = written(tmp_path, history, nan="cut")
+    Page(text)
+    for figure in figures_in(text):
+        json.dumps(figure, allow_nan=False)
+
+
+def test_a_bare_metric_needs_no_replay(tmp_path):
+    out = tmp_path / "r.html"
+    write_report(
+        out, title="t", metric=torch.ones(3), results=None, rows=[], findings=[], labels=["loss"]
+    )
+    text = out.read_text("utf-8").replace(get_plotlyjs(), "")
+    assert figures_in(text)[0][0]["y"] == [1, 1, 1]
+    assert "Settings" not in Page(text).texts.get("h2", [])
+
+
+def test_a_report_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    written(tmp_path)
+    old = (tmp_path / "report.html").read_bytes()
+
+    class Full:
+        def encode(self, *_):
+            raise OSError("no space left")
+
+    monkeypatch.setattr("jinja2.Template.render", lambda *_, **__: Full())
+    with pytest.raises(OSError, match="no space left"):
+        written(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_template_is_part_of_the_package():
+    assert (Path(report.__file__).parent / "report.html.j2").is_file()
+
+
+def test_a_missing_plotly_is_an_import_error_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ModuleNotFoundError, match=r"plotly\.offline"):
+        written(tmp_path)
