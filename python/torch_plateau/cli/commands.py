@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from torch.nn.utils.rnn import pad_sequence
 
-from .._files import History
+from .._files import History, read_histories
 from ..diagnose import Finding, diagnose
 from ..replay import replay as replay_history
 from ..sweep import sweep as sweep_histories
@@ -51,7 +51,7 @@ from .printed import (
     span,
     written,
 )
-from .runs import check_outputs, extra, given_settings, named, one, read, refusing
+from .runs import check_outputs, extra, given_settings, named, one, refusing
 from .setting_values import product_of
 from .terminal import REFUSED, replacing, stop
 
@@ -99,7 +99,7 @@ def replay(
                 "torch-plateau sweep takes a million",
                 REFUSED,
             )
-        history = one(read(file, metric, by=by, missing=missing), by, run)
+        history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
         check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
     with extra(CURE):
@@ -155,7 +155,7 @@ def sweep(
     """
     settings = given_settings(locals())
     with refusing():
-        histories = named(read(file, metric, by=by, missing=missing))
+        histories = named(read_histories(file, metric, by=by, missing=missing.value))
         check_outputs(out, html)
         keywords: dict[str, Any] = {
             name: values if len(values) > 1 else values[0] for name, values in settings.items()
@@ -219,7 +219,9 @@ def inspect(
                 flag = name.replace("_", "-")
                 stop(f"--{flag}: expected one value, got {len(values)}", REFUSED)
         settings = {name: values[0] for name, values in several.items()}
-        histories = read(file, metric, train_metric, lr_column, by, missing)
+        histories = read_histories(
+            file, metric, train=train_metric, lr=lr_column, by=by, missing=missing.value
+        )
         if run is not None or html is not None:
             histories = [one(histories, by, run)]
         check_outputs(None, html)

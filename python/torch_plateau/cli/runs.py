@@ -8,8 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .._files import FileError, History, read_histories
-from .options import Missing
+from .._files import FileError, History
 from .setting_values import parse_setting
 from .terminal import REFUSED, check_writable, stop
 
@@ -40,18 +39,6 @@ def given_settings(arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
         }
     except ValueError as error:
         stop(str(error), REFUSED)
-
-
-def read(
-    files: list[Path],
-    metric: str,
-    train: str | None = None,
-    lr: str | None = None,
-    by: str | None = None,
-    missing: Missing = Missing.error,
-) -> list[History]:
-    """Read the runs in files."""
-    return read_histories(files, metric, train=train, lr=lr, by=by, missing=missing.value)
 
 
 def one(histories: list[History], by: str | None, run: str | None) -> History:
