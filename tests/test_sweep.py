@@ -56,8 +56,8 @@ def test_each_result_is_that_of_a_lane_with_these_settings(histories, monkeypatc
     assert len(seen) > 4
 
 
-def test_a_sweep_equals_stepping_many_lanes(histories):
-    result = sweep(histories["a"], patience=range(3), factor=[0.1, 0.5])
+def test_a_sweep_equals_stepping_many_lanes(histories, device):
+    result = sweep(histories["a"], device=device, patience=range(3), factor=[0.1, 0.5])
     patience, factor = zip(*itertools.product(range(3), [0.1, 0.5]), strict=True)
     lanes = PlateauLanes(6, 1.0, patience=patience, factor=factor)
     for metric in histories["a"].tolist():
@@ -128,6 +128,7 @@ def test_the_table_has_a_row_for_each_result(histories):
         ({"mode": ["min", "most"]}, ValueError, "mode: expected 'min' or 'max'"),
         ({"threshold": torch.zeros(2, 2)}, ValueError, r"threshold: expected .*shape \(2, 2\)"),
         ({"lr": ["x"]}, TypeError, "lr: expected"),
+        ({"device": "gpu"}, RuntimeError, "device: expected 'cpu' or 'cuda', got 'gpu'"),
         ({"threads": 0}, ValueError, "threads: expected"),
     ],
 )

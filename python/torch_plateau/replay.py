@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._checks import check_device
 from ._histories import as_history
+from ._tensors import check_readable
 from .lanes import PlateauLanes
 
 __all__ = ["RECORDS", "Replay", "replay"]
@@ -31,6 +33,7 @@ def replay(
     *,
     lr: Any = 1.0,
     record: str | Collection[str] = (),
+    device: torch.device | str | None = None,
     threads: int | None = None,
     **settings: Any,
 ) -> Replay:
@@ -50,16 +53,18 @@ def replay(
         record: What to keep of every epoch: ``"all"``, or some of ``"lr"``, ``"improved"``,
             ``"reduced"``, ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"`` and ``"value"``
             (what decided: the metric, or the average of it). Each is ``epochs * lanes`` values.
+        device: Where the lanes live; where the history does unless told.
         threads: Threads to share lanes among on the CPU; ``torch.get_num_threads()`` unless told.
         settings: As ``PlateauLanes`` takes them, one value or one per lane; all its parts but
             ``events`` and ``on_reduce``. The number of lanes is that of the history's columns, or
-            else of the values that a setting or ``lr`` has, or 1. They live where the history does.
+            else of the values that a setting or ``lr`` has, or 1.
 
     Returns:
         A :class:`Replay`; nothing of it aliases the arguments. Bit for bit what stepping gives.
 
     Raises:
-        TypeError, ValueError: as ``PlateauLanes`` and its ``step`` do, before anything is computed.
+        TypeError, ValueError, RuntimeError: as ``PlateauLanes`` and its ``step`` do, before
+            anything is computed.
 
     The interpreter lock is released meanwhile. On a CUDA device this is one launch on the current
     stream; building the lanes may synchronise.
@@ -71,8 +76,10 @@ def replay(
     count = torch.get_num_threads() if threads is None else threads
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"threads: expected an integer of 1 or more, got {threads!r}")
-    device = history.device if isinstance(history, Tensor) else torch.device("cpu")
-    device = torch.device(settings.pop("device", device))
+    if isinstance(history, Tensor):
+        check_readable(history, "history")
+        device = history.device if device is None else device
+    device = check_device(device or "cpu")
     metrics = as_history(history, settings.get("dtype", torch.float64), device)
     n = metrics.shape[1] if metrics.ndim == 2 else _lanes_of({"lr": lr, **settings})
     lanes = PlateauLanes(n, lr, device=device, **settings)

@@ -31,6 +31,7 @@ def sweep(
     histories: Any,
     *,
     lr: Any = 1.0,
+    device: torch.device | str = "cpu",
     threads: int | None = None,
     progress: bool = True,
     **settings: Any,
@@ -48,6 +49,7 @@ def sweep(
             vectors, which may differ in length; or a mapping from names to vectors. Several seeds,
             for instance, so that a setting is judged on all of them.
         lr: Starting rate, or an axis of them.
+        device: Where to compute: ``"cpu"`` or a CUDA device. Results are copied to the CPU.
         threads: As for :func:`torch_plateau.replay`.
         progress: Whether to show a bar on stderr, if that is a terminal, from two seconds on; it
             takes rich.
@@ -59,20 +61,22 @@ def sweep(
         A :class:`Sweep`, 20 bytes a result; memory does not grow with the epochs.
 
     Raises:
-        TypeError, ValueError: as ``PlateauLanes`` does, before anything is computed.
+        TypeError, ValueError, RuntimeError: as ``PlateauLanes`` does, before anything is computed.
     """
     named = as_histories(histories)
     axes, fixed = _axes_of({"lr": lr, **settings})
     shape = tuple(len(values) for values in axes.values())
     total = math.prod(shape)
     result = Sweep(list(named), axes, fixed, shape)
-    replay([], threads=threads, **fixed)  # refuse bad settings before the first result
+    replay(
+        [], device=device, threads=threads, **fixed
+    )  # refuse bad settings before the first result
     with LateBar("Sweeping", total * len(named), progress) as bar:
         for row, history in enumerate(named.values()):
             for begin in range(0, total, CHUNK):
                 end = min(begin + CHUNK, total)
                 one = replay(
-                    history if axes else history[:, None],
+                    (history if axes else history[:, None]).to(device),
                     threads=threads,
                     **fixed,
                     **_settings_at(axes, begin, end),
@@ -177,7 +181,7 @@ def _axes_of(given: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return axes, fixed
 
 
-def _settings_at(axes: dict[str, Tensor], begin: int, end: int) -> dict[str, Tensor]:
+def _settings_at(axes: dict[str, Tensor], begin: int, end: int) -> dict[str, Any]:
     """Return settings ``begin`` to ``end`` of the product, of which the last axis is fastest."""
     place = torch.arange(begin, end)
     chosen = {}
