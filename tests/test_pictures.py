@@ -190,12 +190,22 @@ def test_without_patience_and_threshold_the_longest_axes_are_drawn():
     assert grid_of(sweep).note == "mode min"
 
 
-def test_one_axis_gives_bars_of_each_history(drawn, tmp_path):
-    draw_sweep(sweep_of([[3, 0], [4, 5]], patience=[1, 2]), tmp_path / "p.png")
+def test_one_axis_and_one_history_give_bars(drawn, tmp_path):
+    draw_sweep(sweep_of([[3, 0, 5]], patience=[1, 2, 3]), tmp_path / "p.png")
     firsts = drawn[0].axes[1]
-    assert sorted(bar.get_height() for bar in firsts.patches if not bar.get_hatch()) == [3, 4, 5]
-    assert sum(bool(bar.get_hatch()) for bar in firsts.patches) == 1
-    assert [text.get_text() for text in firsts.get_legend().get_texts()] == ["seed 0", "seed 1"]
+    bars = [(bar.get_x() + 0.4, bar.get_height()) for bar in firsts.patches if not bar.get_hatch()]
+    assert bars == [(0, 3), (2, 5)]
+    assert [bar.get_x() + 0.4 for bar in firsts.patches if bar.get_hatch()] == [1]
+
+
+def test_one_axis_and_several_histories_give_a_map_with_a_row_for_each(drawn, tmp_path):
+    sweep = sweep_of([[3, 0], [4, 5]], patience=[1, 2])
+    sweep.names[1] = "runs of a long name seed=1"
+    draw_sweep(sweep, tmp_path / "p.png")
+    firsts = drawn[0].axes[1]
+    assert firsts.images[0].get_array().tolist() == [[3, None], [4, 5]]
+    shown = [label.get_text() for label in firsts.get_yticklabels()]
+    assert shown == ["seed 0", "...ong name seed=1"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 __all__ = ["Grid", "draw_sweep", "grid_of"]
 
 PREFERRED = ("patience", "threshold")
+WIDTH = 18  # of a history's name
 FEW = 12  # cells along an axis up to which each has its number in it
 
 
@@ -63,7 +64,7 @@ def grid_of(sweep: Any) -> Grid:
 
 
 def draw_sweep(sweep: Any, out: Path | BinaryIO) -> None:
-    """Draw two heat maps, or two bar charts for one axis, as a PNG of 1080 by 600 pixels.
+    """Draw two heat maps as a PNG of 1080 by 600 pixels; bars for one axis and one history.
 
     Args:
         sweep: A :class:`Sweep`.
@@ -74,10 +75,10 @@ def draw_sweep(sweep: Any, out: Path | BinaryIO) -> None:
     left, right = figure.subplots(1, 2)
     shown = ((left, grid.cuts, "number of cuts"), (right, grid.first, "first cut (epoch)"))
     for panel, values, title in shown:
-        if grid.y:
+        if grid.y or len(grid.up) > 1:
             _draw_map(figure, panel, values, grid)
         else:
-            _draw_bars(panel, values, grid)
+            _draw_bars(panel, values[0] if len(values) else np.empty(0), grid)
         panel.set_title(title, loc="left")
     if np.isinf(grid.first).any():
         never = Patch(facecolor="0.85", edgecolor="0.4", hatch="///", label="never cut")
@@ -99,7 +100,7 @@ def _draw_map(figure: Figure, panel: Axes, values: np.ndarray, grid: Grid) -> No
     if known.size:
         figure.colorbar(image, ax=panel, aspect=40, pad=0.02)
     _ticks(panel, "x", grid.across)
-    _ticks(panel, "y", grid.up)
+    _ticks(panel, "y", [_clipped(each) for each in grid.up])
     panel.set(xlabel=grid.x, ylabel=grid.y)
     if max(values.shape) > FEW:
         return
@@ -112,26 +113,28 @@ def _draw_map(figure: Figure, panel: Axes, values: np.ndarray, grid: Grid) -> No
             panel.text(column, row, f"{value:g}", ha="center", va="center", color=color, fontsize=8)
 
 
-def _draw_bars(panel: Axes, values: np.ndarray, grid: Grid) -> None:
-    count, places = len(values), np.arange(values.shape[1])
-    width = 0.8 / max(count, 1)
-    colors = colormaps["cividis"](np.linspace(0, 0.9, max(count, 1)))
-    known = values[np.isfinite(values)]
-    top = max(known.max(), 1.0) if known.size else 1.0
-    for i, (name, heights, color) in enumerate(zip(grid.up, values, colors, strict=False)):
-        at = places - 0.4 + width * (i + 0.5)
-        never = np.isinf(heights)
-        label = str(name) if len(str(name)) <= 30 else f"{str(name)[:27]}..."
-        panel.bar(at[~never], heights[~never], width, color=color, label=label.replace("$", r"\$"))
-        panel.bar(at[never], top * 1.05, width, color="0.85", edgecolor="0.4", hatch="///")
+def _draw_bars(panel: Axes, heights: np.ndarray, grid: Grid) -> None:
+    places, never = np.arange(len(heights)), np.isinf(heights)
+    known = heights[~never]
+    top = max(known.max(), 1.0) * 1.05 if known.size else 1.0
+    panel.bar(places[~never], known, color=colormaps["cividis"](0.2))
+    panel.bar(places[never], top, color="0.85", edgecolor="0.4", hatch="///")
     _ticks(panel, "x", grid.across)
-    panel.set(xlabel=grid.x, ylim=(0, top * 1.05))
+    panel.set(xlabel=grid.x, ylim=(0, top))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(axis="y", color="0.92")
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-    if count > 1:
-        panel.legend(fontsize=8, frameon=False)
+
+
+def _clipped(value: Any) -> Any:
+    """Return a history's name with its end, which tells it from others; other values as they are.
+
+    matplotlib would take what stands between dollars for a formula.
+    """
+    if not isinstance(value, str):
+        return value
+    return (value if len(value) <= WIDTH else f"...{value[3 - WIDTH :]}").replace("$", r"\$")
 
 
 def _ticks(panel: Axes, axis: str, values: list[Any]) -> None:
