@@ -105,7 +105,7 @@ void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired)
 #if defined(__GNUC__)
   for (int k = 0; k < fired.count; ++k) {
     const std::int64_t lane = fired.lane[k];
-    const std::int64_t group = lanes.offsets ? lanes.offsets[lane] : lane;
+    const std::int64_t group = lanes.first_group(lane);
     __builtin_prefetch(lanes.rate + group, 1);
     __builtin_prefetch(lanes.published + group, 1);
     __builtin_prefetch(lanes.num_reductions + lane, 1);

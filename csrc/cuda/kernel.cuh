@@ -121,11 +121,6 @@ inline __device__ Range range_of(const Lanes& lanes, int per_block) {
   return {begin, static_cast<int>(rest < per_block ? rest : per_block)};
 }
 
-/// The first group of a lane; of the lane past the last, the number of groups.
-inline __device__ std::int64_t first_group(const Lanes& lanes, std::int64_t lane) {
-  return lanes.offsets ? lanes.offsets[lane] : lane;
-}
-
 /// Which of `count` lanes owns `group`: the last one whose groups begin at or before it.
 inline __device__ int owner_of(const std::int64_t* offsets, int count, std::int64_t group) {
   int low = 0, high = count;
@@ -157,8 +152,8 @@ __global__ void __launch_bounds__(kGroupThreads)
     lanes.outcome[lane] = static_cast<std::uint8_t>(bits & kImproved);
     fired[mine] = bits & kReduced;
     reduced[mine] = 0;
-    offsets[mine] = first_group(lanes, lane);
-    if (mine == range.count - 1) offsets[range.count] = first_group(lanes, lane + 1);
+    offsets[mine] = lanes.first_group(lane);
+    if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
   }
   if (!__syncthreads_or(bits & kReduced)) return;
   for (std::int64_t group = offsets[0] + mine; group < offsets[range.count]; group += blockDim.x) {
@@ -192,8 +187,8 @@ __global__ void __launch_bounds__(kGroupThreads)
     values[mine] = metric;
     asked[mine] = ask;
     done[mine] = 0;
-    offsets[mine] = first_group(lanes, lane);
-    if (mine == range.count - 1) offsets[range.count] = first_group(lanes, lane + 1);
+    offsets[mine] = lanes.first_group(lane);
+    if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
   }
   if (__syncthreads_or(ask & (kAskCut | kAskWarmUp))) {
     for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];

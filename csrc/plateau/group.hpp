@@ -24,8 +24,8 @@ PLATEAU_HD inline bool cut_group(const Lanes& lanes, std::int64_t lane,
 
 /// The same for all groups of the lane, by one thread.
 PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
-  const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
-  const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+  const std::int64_t first = lanes.first_group(lane);
+  const std::int64_t last = lanes.first_group(lane + 1);
   bool reduced = false;
   for (std::int64_t group = first; group < last; ++group) {
     reduced |= cut_group(lanes, lane, group);

@@ -186,8 +186,8 @@ PLATEAU_HD int step_lane(const Lanes& lanes, const Options& options, std::int64_
   const int ask = begin_step<T>(lanes, options, lane, metric);
   int done = 0;
   if (ask & (kAskCut | kAskWarmUp)) {
-    const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
-    const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+    const std::int64_t first = lanes.first_group(lane);
+    const std::int64_t last = lanes.first_group(lane + 1);
     for (std::int64_t group = first; group < last; ++group) {
       done |= step_group<T>(lanes, options, lane, group, ask, metric);
     }

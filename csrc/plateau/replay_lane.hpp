@@ -49,8 +49,8 @@ PLATEAU_HD void write_entry(const Lanes& lanes, const Record& record, std::int64
   if (record.value) record.value[at] = value;
   if (!record.published) return;
   float* row = record.published + epoch * lanes.num_groups;
-  const std::int64_t first = lanes.offsets ? lanes.offsets[lane] : lane;
-  const std::int64_t last = lanes.offsets ? lanes.offsets[lane + 1] : lane + 1;
+  const std::int64_t first = lanes.first_group(lane);
+  const std::int64_t last = lanes.first_group(lane + 1);
   for (std::int64_t group = first; group < last; ++group) row[group] = lanes.published[group];
 }
 

@@ -115,6 +115,11 @@ struct Lanes {
   const std::int64_t* offsets;
   std::int64_t num_groups;
   Settings settings;
+
+  /// The first group of a lane; of the lane past the last, the number of groups.
+  PLATEAU_HD std::int64_t first_group(std::int64_t lane) const noexcept {
+    return offsets ? offsets[lane] : lane;
+  }
 };
 
 }  // namespace plateau
