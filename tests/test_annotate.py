@@ -11,7 +11,8 @@ from rich.console import Console
 
 from features import EXAMPLES, FEATURES, SEEDS
 from torch_plateau import replay
-from torch_plateau.cli.annotate import annotate, show
+from torch_plateau.cli.annotate import annotate
+from torch_plateau.cli.epoch_table import show
 
 TEXTBOOK = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
 NAN, INF = math.nan, math.inf

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from .._resolve import gate_of
 from ..replay import Replay
-from .epoch_table import show
 from .words import Narrator, Step
 
-__all__ = ["Row", "annotate", "show"]
+__all__ = ["Row", "annotate"]
 
 
 @dataclass(frozen=True)

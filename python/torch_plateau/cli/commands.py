@@ -91,6 +91,10 @@ def replay(
     combination has a table of its own.
     """
     settings = given_settings(locals())
+    with extra(CURE):
+        from .annotate import annotate
+        from .epoch_table import show
+        from .pictures import draw_replay
     with refusing():
         keywords, labels = product_of(settings)
         if len(labels) > MOST_TABLES:
@@ -102,10 +106,6 @@ def replay(
         history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
         check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
-    with extra(CURE):
-        from .annotate import annotate
-        from .epoch_table import show
-        from .pictures import draw_replay
     screen = console()
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
@@ -154,6 +154,8 @@ def sweep(
     --by) it names the settings that treat all of them alike.
     """
     settings = given_settings(locals())
+    with extra(CURE):
+        from .pictures import draw_sweep
     with refusing():
         histories = named(read_histories(file, metric, by=by, missing=missing.value))
         check_outputs(out, html)
@@ -163,8 +165,6 @@ def sweep(
         result = sweep_histories(
             {name: each.metric for name, each in histories.items()}, lr=lr, **keywords
         )
-    with extra(CURE):
-        from .pictures import draw_sweep
     screen = console()
     epochs = span([len(each.metric) for each in histories.values()])
     total = len(result) // len(histories)
