@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from measure import machine
-from torch_plateau.diagnose import diagnose
+from torch_plateau.histories.diagnose import diagnose
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "false_alarms.json"

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from measure import interleave, machine
 from torch_plateau import PlateauLanes
-from torch_plateau._resolve import DEFAULTS
+from torch_plateau.lanes._resolve import DEFAULTS
 
 OUT = Path(__file__).parent / "results" / "options.json"
 SIZES = (16, 4_096, 1_000_000)

@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch_plateau import LaneLR, PlateauLanes
 
 try:
-    from torch_plateau.demo import BATCH, _network, all_digits
+    from torch_plateau.cli.demo.training import BATCH, _network, all_digits
 except ModuleNotFoundError as missing:
     cure = "this example needs the demo's extra: pip install 'torch-plateau[demo]'"
     raise SystemExit(f"record_histories: no module {missing.name!r}; {cure}") from None

@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from torch_plateau import demo, demo_report
 from torch_plateau.cli import app
+from torch_plateau.cli.demo import report as demo_report
+from torch_plateau.cli.demo import training as demo
 
 ENV = {"COLUMNS": "80", "FORCE_COLOR": None}
 SMALL = ["demo", "--lanes", "6", "--epochs", "8"]

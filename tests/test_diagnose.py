@@ -9,7 +9,7 @@ import runpy
 
 import pytest
 
-from torch_plateau.diagnose import diagnose
+from torch_plateau.histories.diagnose import diagnose
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCENES = runpy.run_path(str(ROOT / "examples" / "record_histories.py"))["SCENES"]

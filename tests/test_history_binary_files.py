@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from torch.utils.tensorboard import SummaryWriter
 
-from torch_plateau import _files
-from torch_plateau._files import FileError, read_histories
+from torch_plateau.histories import files as _files
+from torch_plateau.histories.files import FileError, read_histories
 
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torch_plateau import _files
-from torch_plateau._files import FileError, read_histories
-from torch_plateau._files import rows as readers
+from torch_plateau.histories import files as _files
+from torch_plateau.histories.files import FileError, read_histories
+from torch_plateau.histories.files import rows as readers
 
 NAN, INF = math.nan, math.inf
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"

@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oracle import same_bits
-from torch_plateau import LaneBest, PlateauLanes, _life, _metrics
+from torch_plateau import LaneBest, PlateauLanes
+from torch_plateau.lanes import _life, inputs
 
 N = 6
 SETTINGS = {
@@ -106,9 +107,9 @@ def on_meta(lanes):
 
 @each_setting
 def test_no_part_of_a_life_in_place_would_wait(settings, monkeypatch):
-    for module in (_life, _metrics):
+    for module in (_life, inputs):
         monkeypatch.setattr(module, "check_readable", lambda *_: None)
-    monkeypatch.setattr("torch_plateau.best.check_readable", lambda *_: None)
+    monkeypatch.setattr("torch_plateau.optim.best.check_readable", lambda *_: None)
     lanes = on_meta(PlateauLanes(N, 0.1, **settings))
     live = live_through(lanes, [torch.empty(N, 3, device="meta")], "meta")
     with Waits() as waits:

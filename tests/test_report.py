@@ -13,10 +13,10 @@ from plotly.offline import get_plotlyjs
 
 import torch_plateau.cli.report as report
 from torch_plateau import replay
-from torch_plateau._findings.history import Finding
 from torch_plateau.cli.annotate import annotate
 from torch_plateau.cli.report import write_report
-from torch_plateau.sweep import sweep
+from torch_plateau.histories.findings.history import Finding
+from torch_plateau.histories.sweep import sweep
 
 TEXTBOOK = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
 EVIL = "</script><script>alert('&')</script>"

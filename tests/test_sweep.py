@@ -10,7 +10,7 @@ from rich.console import Console
 
 from oracle import OneLane, same_bits
 from torch_plateau import PlateauLanes, sweep
-from torch_plateau._progress import LateBar
+from torch_plateau.histories.progress import LateBar
 
 AXES = {
     "patience": range(4),
@@ -38,7 +38,9 @@ def outcome_of(history, rate, settings):
 
 
 def test_each_result_is_that_of_a_lane_with_these_settings(histories, monkeypatch):
-    monkeypatch.setattr(sys.modules["torch_plateau.sweep"], "CHUNK", 7)  # cuts across the axes
+    monkeypatch.setattr(
+        sys.modules["torch_plateau.histories.sweep"], "CHUNK", 7
+    )  # cuts across the axes
     result = sweep(histories, lr=0.3, cooldown=1, **AXES)
     assert result.num_reductions.shape == (2, 4, 3, 2, 2)
     values = [v.tolist() if isinstance(v, torch.Tensor) else list(v) for v in AXES.values()]

@@ -18,7 +18,7 @@ from torch import optim
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_plateau._tensor_rates import check_takes_tensor_rate, sync_of
+from torch_plateau.optim.tensor_rates import check_takes_tensor_rate, sync_of
 
 KINDS = [
     *(optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad, optim.Adadelta),

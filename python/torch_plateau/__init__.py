@@ -5,16 +5,16 @@ from typing import Any
 import torch
 
 from ._core import build_info as _core_build_info
-from .batched import BatchedReduceLROnPlateau
-from .best import LaneBest
-from .compose import compose
-from .diagnose import Finding, diagnose
-from .lane_lr import LaneLR
-from .lanes import PlateauLanes
-from .plateau import ReduceLROnPlateau
-from .replay import Replay, replay
+from .histories.diagnose import Finding, diagnose
+from .histories.replay import Replay, replay
+from .histories.sweep import Sweep, sweep
+from .lanes.lanes import PlateauLanes
+from .optim.batched import BatchedReduceLROnPlateau
+from .optim.best import LaneBest
+from .optim.compose import compose
+from .optim.lane_lr import LaneLR
+from .optim.plateau import ReduceLROnPlateau
 from .saving import save_atomically
-from .sweep import Sweep, sweep
 
 __all__ = [
     "BatchedReduceLROnPlateau",

@@ -68,8 +68,7 @@ def demo(
         from rich.console import Console
         from rich.progress import track
 
-        from .. import demo as training
-        from .. import demo_report as report
+        from .demo import report, training
     except ModuleNotFoundError as missing:
         stop(f"no module {missing.name!r}; {CURE}")
     data = training.rare_digits(seed) if imbalanced else training.all_digits(seed)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._resolve import gate_of
-from ..replay import Replay
+from ..histories.replay import Replay
+from ..lanes._resolve import gate_of
 from .words import Narrator, Step
 
 __all__ = ["Row", "annotate"]

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 from torch.nn.utils.rnn import pad_sequence
 
-from .._files import History, read_histories
-from ..diagnose import Finding, diagnose
-from ..replay import replay as replay_history
-from ..sweep import sweep as sweep_histories
+from ..histories.diagnose import Finding, diagnose
+from ..histories.files import History, read_histories
+from ..histories.replay import replay as replay_history
+from ..histories.sweep import sweep as sweep_histories
 from .options import (
     By,
     Cooldown,

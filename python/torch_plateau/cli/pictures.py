@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..replay import Replay
+from ..histories.replay import Replay
 from .annotate import Row, annotate
 from .sweep_picture import draw_sweep
 

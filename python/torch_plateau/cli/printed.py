@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import History
-from ..diagnose import Finding
-from ..replay import Replay
-from ..sweep import Sweep
+from ..histories.diagnose import Finding
+from ..histories.files import History
+from ..histories.replay import Replay
+from ..histories.sweep import Sweep
 from .runs import extra
 
 if TYPE_CHECKING:

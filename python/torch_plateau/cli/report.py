@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .._findings.history import Finding
-from .._resolve import DEFAULTS
-from ..replay import Replay
+from ..histories.findings.history import Finding
+from ..histories.replay import Replay
+from ..lanes._resolve import DEFAULTS
 from ..saving import replacing
 from .annotate import Row
 from .epoch_table import columns

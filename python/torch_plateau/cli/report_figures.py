@@ -12,7 +12,7 @@ import plotly.io
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from ..replay import Replay
+from ..histories.replay import Replay
 from .annotate import Row, annotate
 from .pictures import LOOKS, MOST
 from .sweep_picture import grid_of

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .._files import FileError, History
+from ..histories.files import FileError, History
 from .setting_values import parse_setting
 from .terminal import REFUSED, check_writable, stop
 

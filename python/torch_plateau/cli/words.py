@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._settings import INT32_MAX
+from ..lanes._settings import INT32_MAX
 
 __all__ = ["Narrator", "Step"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import checked_setting, plain
-from ._histories import as_histories
-from ._progress import LateBar
-from ._settings import setting
-from .lanes import PlateauLanes
+from ..lanes._checks import checked_setting, plain
+from ..lanes._settings import setting
+from ..lanes.lanes import PlateauLanes
+from .inputs import as_histories
+from .progress import LateBar
 from .replay import replay
 
 __all__ = ["Sweep", "sweep"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ._checks import SETTINGS, check_filters, checked_setting, offsets_of
-from ._metrics import mask_of
 from ._outputs import LaneOutputs
 from ._parts import EVENTS, LANE_PARTS
 from ._resolve import placed
 from ._settings import CHOICES, codes_of, setting
-from ._tensors import check_readable, kind_of
+from .inputs import mask_of
+from .readable import check_readable, kind_of
 
 if TYPE_CHECKING:
     from .lanes import PlateauLanes

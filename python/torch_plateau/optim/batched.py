@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from . import _core
-from ._checks import check_keys
-from ._resolve import DEFAULTS
-from ._settings import setting
-from ._tensor_rates import check_takes_tensor_rate, device_of, sync_of
-from .lanes import PlateauLanes
+from .. import _core
+from ..lanes._checks import check_keys
+from ..lanes._resolve import DEFAULTS
+from ..lanes._settings import setting
+from ..lanes.lanes import PlateauLanes
 from .plateau import EPOCH_WARNING, rates_of
+from .tensor_rates import check_takes_tensor_rate, device_of, sync_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _core
+from .. import _core
 from ._settings import check_word, setting, words_of
-from ._tensors import check_readable, kind_of
+from .readable import check_readable, kind_of
 
 
 def check_device(device: torch.device | str) -> torch.device:

@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
-from ._composed import Composed, Scales, optimizers_of
-from ._tensors import kind_of
+from ..lanes.readable import kind_of
 from .batched import BatchedReduceLROnPlateau
+from .composed import Composed, Scales, optimizers_of
 from .plateau import ReduceLROnPlateau
 
 __all__ = ["compose"]

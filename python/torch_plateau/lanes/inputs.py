@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ._tensors import check_readable, kind_of
+from .readable import check_readable, kind_of
 
 __all__ = ["FITS_FLOAT32", "FITS_FLOAT64", "mask_of", "one_metric", "readable"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_device
-from ._histories import as_history
-from ._tensors import check_readable
-from .lanes import PlateauLanes
+from ..lanes._checks import check_device
+from ..lanes.lanes import PlateauLanes
+from ..lanes.readable import check_readable
+from .inputs import as_history
 
 __all__ = ["RECORDS", "Replay", "replay"]
 

@@ -16,8 +16,8 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional import accuracy, f1_score, precision, recall
 
-from .lane_lr import LaneLR
-from .lanes import PlateauLanes
+from ...lanes.lanes import PlateauLanes
+from ...optim.lane_lr import LaneLR
 
 RARE = 8  # the digit that the imbalanced scene looks for: a hard one for these networks
 OTHERS = 49  # digits for each rare one, which makes it 2% of the images

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._tensors import check_readable
+from .readable import check_readable
 
 __all__ = ["CHOICES", "INT32_MAX", "check_mode", "check_word", "codes_of", "setting", "words_of"]
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from . import _core
-from ._metrics import one_metric
-from ._resolve import gate_of
-from ._settings import check_mode, setting
-from ._tensors import kind_of
+from .. import _core
+from ..lanes._resolve import gate_of
+from ..lanes._settings import check_mode, setting
+from ..lanes.inputs import one_metric
+from ..lanes.readable import kind_of
 
 __all__ = ["EPOCH_WARNING", "ReduceLROnPlateau", "rates_of"]
 

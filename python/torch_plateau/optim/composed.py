@@ -13,8 +13,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
-from ._checks import check_keys
-from ._settings import setting
+from ..lanes._checks import check_keys
+from ..lanes._settings import setting
 from .batched import BatchedReduceLROnPlateau
 from .plateau import ReduceLROnPlateau, rates_of
 
@@ -229,6 +229,7 @@ def _own(rate: Any) -> Any:
 
 
 def optimizers_of(plateau: Plateau) -> list[Optimizer]:
+    """Return the optimizers whose rates the plateau lowers."""
     if isinstance(plateau, BatchedReduceLROnPlateau):
         return plateau._optimizers
     return [plateau.optimizer]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from . import _core
+from .. import _core
 from ._checks import (
     check_device,
     check_dtype,
@@ -20,12 +20,12 @@ from ._checks import (
     per_group,
 )
 from ._life import LaneLife
-from ._metrics import mask_of, readable
-from ._ops import SETTINGS, step_
 from ._parts import new_parts
 from ._resolve import OPTIONS, options_of, settings_of, uses_options
 from ._saving import LaneSaving
-from ._tensors import kind_of
+from .inputs import mask_of, readable
+from .operator import SETTINGS, step_
+from .readable import kind_of
 
 __all__ = ["PlateauLanes"]
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from .demo import RARE, Data, Run, score
+from .training import RARE, Data, Run, score
 
 WORD = {"f1": "F1", "recall": "recall", "accuracy": "accuracy", "loss": "loss"}
 GOOD = 0.98  # the accuracy of never finding a rare digit

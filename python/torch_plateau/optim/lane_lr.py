@@ -19,7 +19,7 @@ from torch.optim import (
     RMSprop,
 )
 
-from .lanes import PlateauLanes
+from ..lanes.lanes import PlateauLanes
 
 __all__ = ["LaneLR"]
 

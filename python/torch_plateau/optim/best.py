@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from ._checks import check_keys
-from ._life import Which
-from ._tensors import check_readable, kind_of
+from ..lanes._checks import check_keys
+from ..lanes._life import Which
+from ..lanes.lanes import PlateauLanes
+from ..lanes.readable import check_readable, kind_of
 from .batched import BatchedReduceLROnPlateau
-from .lanes import PlateauLanes
 
 __all__ = ["LaneBest"]
 

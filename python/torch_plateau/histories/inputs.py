@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._metrics import FITS_FLOAT32, FITS_FLOAT64
-from ._tensors import check_readable, kind_of
+from ..lanes.inputs import FITS_FLOAT32, FITS_FLOAT64
+from ..lanes.readable import check_readable, kind_of
 
 __all__ = ["as_histories", "as_history"]
 

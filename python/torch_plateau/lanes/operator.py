@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _core
-from ._metrics import readable
+from .. import _core
+from .inputs import readable
 
 __all__ = ["SETTINGS", "step_"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._findings.curve import leakage, mode_reversed, overfitting
-from ._findings.cuts import cut_while_improving, outcomes, patience_below_noise, spike_cut
-from ._findings.history import Finding, History, replayed
-from ._tensors import check_readable, kind_of
-from .lanes import PlateauLanes
+from ..lanes.lanes import PlateauLanes
+from ..lanes.readable import check_readable, kind_of
+from .findings.curve import leakage, mode_reversed, overfitting
+from .findings.cuts import cut_while_improving, outcomes, patience_below_noise, spike_cut
+from .findings.history import Finding, History, replayed
 
 __all__ = ["Finding", "diagnose"]
 

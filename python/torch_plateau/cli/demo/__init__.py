@@ -1,0 +1,1 @@
+"""The demo: an ensemble on scikit-learn's digits."""

@@ -1,0 +1,1 @@
+"""Recorded histories: read, replayed, swept and judged."""

@@ -1,0 +1,1 @@
+"""Lanes: the state machine, its settings and its state."""

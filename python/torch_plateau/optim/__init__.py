@@ -1,0 +1,1 @@
+"""Lanes bound to optimizers and models: schedulers, rates, best parameters."""
