@@ -51,7 +51,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def stubs(session: nox.Session) -> None:
-    """Generate _core.pyi; with -- --check, fail if the committed one differs."""
+    """Generate _core.pyi and what follows from the table of settings; -- --check compares."""
     install(session, "pybind11-stubgen", "ruff", ".")
     with tempfile.TemporaryDirectory() as out:
         session.run("pybind11-stubgen", "torch_plateau._core", "--exit-code", "-o", out)
@@ -62,6 +62,7 @@ def stubs(session: nox.Session) -> None:
             STUB.write_text(made.read_text())
         elif STUB.read_text() != made.read_text():
             session.error("_core.pyi differs from the module: run nox -s stubs")
+    session.run("python", "docs/generate_settings.py", *session.posargs)
 
 
 @nox.session

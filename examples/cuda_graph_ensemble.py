@@ -56,8 +56,8 @@ class Ensemble:
     def epoch(self) -> None:
         """Train on every batch, validate, step the lanes and write down what happened.
 
-        Rows are chosen by the lanes' own count of steps, which is on the device and live: a Python
-        number would be a constant of the graph, and every replay the same epoch.
+        Rows are chosen by the lanes' own count of steps, which is on the device: a Python number
+        would be a constant of the graph, and every replay the same epoch.
         """
         gradients = vmap(grad(self.loss), in_dims=(0, None, None))
         row = self.lanes.num_steps.view(1)
@@ -67,8 +67,8 @@ class Ensemble:
             self.optimizer.step()
         losses = vmap(self.loss, (0, None, None))(self.params, self.x[TRAIN:], self.y[TRAIN:])
         self.losses.index_copy_(0, row, losses[None])
-        self.lanes.step(losses)  # adds one to `row`
-        self.rates.index_copy_(0, row, self.lanes.lr[None])
+        self.lanes.step(losses)
+        self.rates.index_copy_(0, row + 1, self.lanes.lr[None])
 
 
 def capture(epoch: Callable[[], None]) -> torch.cuda.CUDAGraph:

@@ -33,25 +33,45 @@ def seeded():
     torch.manual_seed(0)
 
 
-def need_cuda():
-    """Skip where there is no GPU to test on, and fail where there must be one."""
+def on_gpu(item):
+    """Whether a test needs a CUDA device."""
+    device = getattr(item, "callspec", None) and item.callspec.params.get("device")
+    return device == "cuda" or "cuda_devices" in item.fixturenames
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what needs a GPU where there is none, unless there must be one."""
+    if REQUIRE_CUDA or torch_plateau.build_info()["cuda_usable"]:
+        return
+    left_out = [item for item in items if on_gpu(item)]
+    items[:] = [item for item in items if not on_gpu(item)]
+    config.hook.pytest_deselected(items=left_out)
+    config.left_out = len(left_out)
+
+
+def pytest_report_collectionfinish(config):
+    """Say what was left out."""
+    if not getattr(config, "left_out", 0):
+        return []
     info = torch_plateau.build_info()
-    if not info["cuda_usable"]:
-        says = {name: info[name] for name in ("cuda", "cuda_usable")}
-        stop = pytest.fail if REQUIRE_CUDA else pytest.skip
-        stop(f"no CUDA device, or torch-plateau built without CUDA: build_info() says {says}")
+    says = {name: info[name] for name in ("cuda", "cuda_usable")}
+    return [f"{config.left_out} tests need a GPU and are left out: build_info() says {says}"]
+
+
+@pytest.fixture(autouse=True)
+def cuda_where_it_is_needed(request):
+    """With TORCH_PLATEAU_REQUIRE_CUDA=1 fail where there is no GPU."""
+    if on_gpu(request.node) and not torch_plateau.build_info()["cuda_usable"]:
+        pytest.fail(f"no CUDA device, or built without CUDA: {torch_plateau.build_info()}")
 
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request):
     """Where lanes live."""
-    if request.param == "cuda":
-        need_cuda()
     return request.param
 
 
 @pytest.fixture
 def cuda_devices():
     """All CUDA devices: one on most machines that have any."""
-    need_cuda()
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())]

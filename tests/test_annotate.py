@@ -226,9 +226,12 @@ def test_words_of_optional_parts_fit_the_record(seed):
     history = torch.tensor([r.choice([NAN, INF, 1.0, 2.0, r.random()]) for _ in range(40)]).double()
     result = replay(history, lr=0.1, record="all", **keywords)
     rows, bad = annotate(history, result), 0
-    improved, reduced = (getattr(result, name)[:, 0].tolist() for name in ("improved", "reduced"))
+    improved, reduced, fired = (
+        getattr(result, name)[:, 0].tolist() for name in ("improved", "reduced", "fired")
+    )
     for i, row in enumerate(rows):
         assert (row.event == "cut") == reduced[i]
+        assert (row.event in ("cut", "due")) == fired[i]
         assert (row.event == "better") == improved[i]
         if " of " in row.words and "bad" in row.words:
             assert row.bad == bad + 1 == int(row.words.split("bad ")[1].split()[0])

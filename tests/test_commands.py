@@ -2,13 +2,19 @@
 
 import csv
 import json
+import math
 import pathlib
+import random
 import struct
+import subprocess
+import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
 
 from torch_plateau.cli import app, pictures
+from torch_plateau.lanes.table import SETTINGS
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
 HISTORIES = pathlib.Path(__file__).parent / "data" / "histories"
@@ -150,6 +156,51 @@ def test_inspect_prints_json_for_scripts(run):
     assert set(codes["mode-reversed"]) == {"code", "level", "text", "numbers"}
 
 
+@pytest.mark.parametrize("options", [["--train-metric"], ["--train-metric", "--lr-column"]])
+def test_inspect_takes_hardly_longer_for_an_epoch_of_a_long_history(run, tmp_path, options):
+    draw = random.Random(0)
+    words = [word for option in options for word in (option, option[2:-7])]
+
+    def seconds(epochs):
+        with (tmp_path / "run.csv").open("w") as file:
+            print("val_loss,train,lr", file=file)
+            for i in range(epochs):
+                spike = 0.5 * (draw.random() < 0.02)
+                loss = 0.2 + math.exp(-20 * i / epochs) + 0.05 * draw.gauss(0, 1) + spike
+                print(loss, 0.01 + math.exp(-30 * i / epochs), 0.9 ** (i // 25), sep=",", file=file)
+        begin = time.process_time()
+        result = run("inspect", "run.csv", *words, "--patience", "4", "--factor", "0.9")
+        assert result.exit_code in (0, 1), result.output
+        return time.process_time() - begin
+
+    seconds(100)  # what is loaded once
+    few = min(seconds(2000) for _ in range(3))
+    assert seconds(16000) < 3 * 8 * few, "as many times as long would be 8, and 64 the square"
+
+
+@pytest.mark.parametrize("command", ["replay", "sweep", "inspect"])
+def test_every_setting_of_the_table_is_an_option(run, command):
+    shown = run(command, "--help").stdout
+    assert [name for name in SETTINGS if f"--{name.replace('_', '-')} " not in shown] == []
+    words = {name: row.words[-1] for name, row in SETTINGS.items() if row.words}
+    halves = dict.fromkeys(["factor", "smoothing", "warmup_start_factor"], "0.5")
+    given = {**dict.fromkeys(SETTINGS, "2"), **halves, **words}
+    flags = [word for name, text in given.items() for word in (f"--{name.replace('_', '-')}", text)]
+    seeds = [] if command == "sweep" else ["--run", "0"]
+    result = run(command, CLEAN, "--by", "seed", *seeds, *flags)
+    assert result.exit_code in (0, 1), result.output
+
+
+def test_settings_that_are_none_unless_told_are_told(run, ten):
+    told = run("replay", ten, "--initial-patience", "1", "--max-reductions", "1").stdout
+    assert "bad 2 > first patience 1: cut 1 -> 0.1, finished" in told
+    several = run("replay", ten, "--initial-patience", "0..2", "--max-reductions", "1").stdout
+    titles = [line for line in several.splitlines() if "val_loss of ten.csv" in line]
+    assert [title.split(": ")[1].strip() for title in titles] == [
+        f"initial_patience {i}" for i in range(3)
+    ]
+
+
 @pytest.mark.parametrize("command", ["replay", "sweep", "inspect"])
 def test_a_report_is_one_html_file(run, command, tmp_path):
     picture = [] if command == "inspect" else ["--out", "p.png"]
@@ -233,3 +284,40 @@ def test_an_old_picture_survives_a_refusal_and_a_failed_drawing(run, ten, tmp_pa
     assert "--out: No space left on device: 'p.png'" in result.stderr
     assert old.read_bytes() == b"old"
     assert made_in(tmp_path) == ["p.png"]
+
+
+def started(*words, **pipes):
+    """Run a command in a process of its own."""
+    script = "from torch_plateau.cli import app; app()"
+    command = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **pipes)
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["replay", CLEAN, "--by", "seed", "--run", "0"],
+        ["sweep", CLEAN],
+        ["inspect", CLEAN, "--by", "seed"],
+        ["inspect", CLEAN, "--json"],
+        ["inspect", "--help"],
+        ["--help"],
+    ],
+    ids=lambda words: " ".join(word for word in words if word != CLEAN),
+)
+def test_a_full_stdout_is_no_problem_in_a_run(words, tmp_path):
+    with open("/dev/full", "w") as full:
+        process = started(*words, stdout=full, cwd=tmp_path)
+        message = process.communicate()[1]
+    assert process.returncode == 2
+    assert message == "torch-plateau: stdout: No space left on device\n"
+    assert made_in(tmp_path) == []
+
+
+def test_a_reader_that_leaves_is_no_problem_in_a_run(tmp_path):
+    process = started("inspect", CLEAN, "--by", "seed", stdout=subprocess.PIPE, cwd=tmp_path)
+    process.stdout.close()
+    message = process.stderr.read()
+    assert process.wait() == 2
+    assert message == "torch-plateau: stdout: Broken pipe\n"

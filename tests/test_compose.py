@@ -424,8 +424,8 @@ def test_a_copy_goes_on_by_itself(twin, tensors, batched):
 
 BAD_STATES = {
     "a key too few": (lambda s: s.pop("rates"), KeyError, "missing or unknown keys"),
-    "other schedules": (lambda s: s["schedules"].clear(), ValueError, "expected 1 states, got 0"),
-    "other groups": (lambda s: s["rates"].append(0.1), ValueError, r"\['rates'\].*shape \(3,\)"),
+    "other schedules": (lambda s: s["schedules"].clear(), ValueError, "expected 1 items, got 0"),
+    "other groups": (lambda s: s["rates"].append(0.1), ValueError, r"\['rates'\].*2 items, got 3"),
     "a bad floor": (lambda s: s.update(min_lr=[-1.0] * 2), ValueError, r"\['min_lr'\].*got -1"),
 }
 

@@ -9,6 +9,7 @@ import torch
 
 from oracle import TorchLanes, same_bits
 from torch_plateau import PlateauLanes
+from torch_plateau.lanes.selection import chosen
 
 WORDS = {
     "mode": ["min", "max"],
@@ -221,7 +222,8 @@ class Life:
 
     def set_lanes(self):
         numbers, written = self.some_or_mask()
-        is_mask = len(self.lone) > 0 and list(self.lanes._chosen("", written))[2] is None
+        lanes = self.lanes
+        is_mask = chosen("lanes", written, len(lanes), lanes.device).place is None
         changes = {}
         for name in self.random.sample([*self.kind.choices, "lr"], self.random.randint(0, 4)):
             values = self.kind.choices.get(name, RATES)

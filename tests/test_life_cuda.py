@@ -4,13 +4,15 @@ That nothing waits is shown without a GPU too: on tensors of device meta, which 
 read, under a mode that finds copies from the host for which torch would wait.
 """
 
+import contextlib
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oracle import same_bits
 from torch_plateau import LaneBest, PlateauLanes
-from torch_plateau.lanes import _life, inputs
+from torch_plateau.lanes import changes, inputs, selection
 
 N = 6
 SETTINGS = {
@@ -94,20 +96,28 @@ class Waits(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+class NoCore(contextlib.nullcontext):
+    """In place of the core, which cannot point at tensors that hold nothing."""
+
+    def has_moved(self):
+        return False
+
+    def connect(self, *_, copy, copies, namespace, names, **__):
+        if copies:
+            copy(*copies)
+        namespace.update(names)
+
+
 def on_meta(lanes):
     """The lanes as they would be on a GPU, with tensors that hold nothing."""
-    lanes._connect = lambda: None
-    for tensors in (lanes._state, lanes._parts, lanes._settings, lanes._in_core):
-        for name, tensor in tensors.items():
-            if isinstance(tensor, torch.Tensor) and tensor.ndim:
-                tensors[name] = tensor.to("meta")
-    lanes._lr = lanes._state["published"]
+    lanes._core = NoCore()
+    lanes._become(lanes._state.to(torch.device("meta"), lanes.dtype), in_place=False)
     return lanes
 
 
 @each_setting
 def test_no_part_of_a_life_in_place_would_wait(settings, monkeypatch):
-    for module in (_life, inputs):
+    for module in (changes, inputs, selection):
         monkeypatch.setattr(module, "check_readable", lambda *_: None)
     monkeypatch.setattr("torch_plateau.optim.best.check_readable", lambda *_: None)
     lanes = on_meta(PlateauLanes(N, 0.1, **settings))

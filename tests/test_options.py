@@ -119,8 +119,7 @@ class Run:
             "at_min_lr",
         ):
             assert getattr(lanes, name).tolist() == [getattr(each, name) for each in oracles], name
-        if lanes._uses_options:
-            assert lanes.last_reduction.tolist() == [each.last_reduction for each in oracles]
+        assert lanes.last_reduction.tolist() == [each.last_reduction for each in oracles]
         if self.capacity:
             self.check_events()
 
@@ -283,11 +282,12 @@ def test_a_mask_of_all_true_is_no_mask(device):
         assert_same_state(masked, oracle)
 
 
-def test_plain_lanes_do_not_pretend_to_know_their_last_reduction(device):
-    lanes = PlateauLanes(2, 0.1, device=device)
-    lanes.step([1.0, 1.0], active=[True, False])
-    with pytest.raises(RuntimeError, match="last_reduction: plain lanes do not record it"):
-        _ = lanes.last_reduction
+def test_plain_lanes_know_their_last_reduction(device):
+    lanes = PlateauLanes(3, 0.1, device=device, patience=0)
+    assert lanes.last_reduction.tolist() == [0, 0, 0]
+    for metrics in ([1.0, 1.0, 1.0], [2.0, 0.5, 2.0], [2.0, 0.25, 1.0], [0.5, 0.5, 0.5]):
+        lanes.step(metrics)
+    assert lanes.last_reduction.tolist() == [3, 4, 3]
 
 
 def test_a_shorter_window_than_the_longest_so_far_is_saved(device):

@@ -123,8 +123,8 @@ def test_the_table_has_a_row_for_each_result(histories):
 @pytest.mark.parametrize(
     ("keywords", "error", "words"),
     [
-        ({"patient": 3}, TypeError, "sweep: unknown setting 'patient'"),
-        ({"groups": [1]}, TypeError, "sweep: unknown setting 'groups'"),
+        ({"patient": 3}, TypeError, r"sweep: expected lr or settings, got \['patient'\]"),
+        ({"groups": [1]}, TypeError, r"sweep: expected lr or settings, got \['groups'\]"),
         ({"patience": [1, -1]}, ValueError, "patience: expected an integer from 0 .* at index 1"),
         ({"patience": range(3), "factor": 2.0}, ValueError, "factor: expected above 0"),
         ({"mode": ["min", "most"]}, ValueError, "mode: expected 'min' or 'max'"),

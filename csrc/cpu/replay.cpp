@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "cpu/vector.hpp"
-#include "plateau/group.hpp"
+#include "plateau/fire.hpp"
 #include "plateau/replay_lane.hpp"
 #include "plateau/rule.hpp"
 
@@ -47,7 +47,7 @@ void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& bod
   for (std::thread& other : others) other.join();
 }
 
-constexpr std::int32_t kNever = std::numeric_limits<std::int32_t>::max();
+constexpr std::int32_t kBearsAll = std::numeric_limits<std::int32_t>::max();
 constexpr int kScan = 8;  // lanes that are passed over together where none of them is cut
 
 /// What is touched in every epoch of some lanes and their settings, one array a field. Lanes past
@@ -62,8 +62,8 @@ struct Tile {
   alignas(64) double shift[kTile];
   alignas(64) std::int32_t maximize[kTile];
   alignas(64) std::int32_t clock[kTile];
-  alignas(64) std::int32_t patience[kTile];
-  alignas(64) std::int32_t after_cut[kTile];
+  alignas(64) std::int32_t borne[kTile];
+  alignas(64) std::int32_t cooldown[kTile];
   alignas(64) std::int32_t marks[kTile];  // Outcome bits, as wide as the clock
   alignas(64) std::int32_t room[kTile];   // kReduced, or 0 once a cut was in vain: so will all be
   alignas(64) std::int32_t improved[kTile];
@@ -73,13 +73,15 @@ struct Tile {
     const Settings& settings = lanes.settings;
     for (int i = 0; i < kTile; ++i) {
       const std::int64_t lane = begin + std::min(i, count - 1);
-      best[i] = static_cast<const T*>(lanes.best)[lane];
-      scale[i] = settings.gate_scale[lane];
-      shift[i] = settings.gate_shift[lane];
-      maximize[i] = settings.maximize[lane];
-      clock[i] = i < count ? lanes.clock[lane] : 0;
-      patience[i] = i < count ? settings.patience[lane] : kNever;
-      after_cut[i] = -settings.cooldown[lane];
+      const Gate gate = lanes.gate_at(lane);
+      best[i] = static_cast<const T*>(lanes.state.best)[lane];
+      scale[i] = gate.scale;
+      shift[i] = gate.shift;
+      maximize[i] = gate.maximize;
+      clock[i] = i < count ? lanes.state.clock[lane] : 0;
+      borne[i] = i < count ? plateau::borne(settings.patience[lane], settings.counting[lane])
+                           : kBearsAll;
+      cooldown[i] = settings.cooldown[lane];
       room[i] = kReduced;
       marks[i] = improved[i] = 0;
     }
@@ -95,9 +97,9 @@ struct Tile {
   void store(const Lanes& lanes, const Record& record, std::int64_t epochs) {
     for (int i = 0; i < count; ++i) {
       const std::int64_t lane = begin + i;
-      static_cast<T*>(lanes.best)[lane] = best[i];
-      lanes.clock[lane] = clock[i];
-      lanes.outcome[lane] = static_cast<std::uint8_t>(marks[i]);
+      static_cast<T*>(lanes.state.best)[lane] = best[i];
+      lanes.state.clock[lane] = clock[i];
+      lanes.state.outcome[lane] = static_cast<std::uint8_t>(marks[i]);
       tallies[i].improved = improved[i];
       tallies[i].store(record, lane, epochs);
     }
@@ -122,15 +124,17 @@ PLATEAU_INLINE void compare(Tile<T>& tile, MetricOf metric_of, MaximizeOf maximi
   tile.raise_bars();
 }
 
-/// The second half: the clock. Returns whether any rate may have to be lowered; marks say whose.
+/// The second half: the clock, which is set back where the lane fires. Returns whether any rate may
+/// have to be lowered; marks say whose.
 template <class T>
 PLATEAU_INLINE bool advance(Tile<T>& tile) {
   std::int32_t any = 0;
   for (int i = 0; i < kTile; ++i) {
     const std::int32_t next = tick(tile.clock[i], tile.marks[i] != 0);
-    const std::int32_t fired = -fires(next, tile.patience[i]);  // all bits or none
-    tile.clock[i] = (tile.after_cut[i] & fired) | (next & ~fired);
-    tile.marks[i] |= tile.room[i] & fired;
+    const std::int32_t fired = -fires(next, tile.borne[i]);  // all bits or none
+    const std::int32_t set_back = after_fire(next, tile.cooldown[i], true, kTorch);
+    tile.clock[i] = (set_back & fired) | (next & ~fired);
+    tile.marks[i] |= (tile.room[i] | kFired) & fired;
     any |= tile.room[i] & fired;
   }
   return any != 0;
@@ -156,13 +160,11 @@ PLATEAU_INLINE void cut_marked(const Lanes& lanes, Tile<T>& tile, std::int32_t s
   for (int k = 0; k < count; ++k) {
     const int i = found[k];
     const std::int64_t lane = tile.begin + i;
-    if (cut_lane(lanes, lane)) {
-      ++lanes.num_reductions[lane];
-      tile.tallies[i].cut(step, tile.improved[i]);
-    } else {
-      tile.marks[i] &= ~kReduced;
-      tile.room[i] = 0;
-    }
+    const int bits = end_fire(lanes, lane, lanes.age(lane) + step, cut_lane(lanes, lane),
+                              tile.clock[i]);
+    tile.room[i] = bits & kReduced;
+    tile.marks[i] = (tile.marks[i] & ~kReduced) | bits;
+    if (bits & kReduced) tile.tallies[i].cut(step, tile.improved[i]);
   }
 }
 
@@ -178,10 +180,10 @@ void write_row(const Lanes& lanes, const Tile<T>& tile, const Record& record, st
 template <class T, class MetricOf>
 PLATEAU_INLINE void step_tile(const Lanes& lanes, Tile<T>& tile, const Record& record,
                               std::int64_t epoch, MetricOf metric_of) {
-  const Setting<std::uint8_t>& maximize = lanes.settings.maximize;
-  if (maximize.each) {
+  const Setting<std::uint8_t>& mode = lanes.settings.mode;
+  if (mode.each) {
     compare(tile, metric_of, [&tile](int i) { return tile.maximize[i] != 0; });
-  } else if (maximize.all) {
+  } else if (mode.all == kMax) {
     compare(tile, metric_of, [](int) { return true; });
   } else {
     compare(tile, metric_of, [](int) { return false; });
@@ -224,14 +226,14 @@ PLATEAU_REPLAY(each_f32, float, replay_each)
 PLATEAU_REPLAY(each_f64, double, replay_each)
 #undef PLATEAU_REPLAY
 
-/// Lanes with optional parts: one by one.
+/// Lanes with optional parts, or that are asked why: one by one.
 template <class T>
-void replay_lanes(const Lanes& lanes, const Options& options, const History& history,
-                  const Record& record, std::int64_t begin, int count) {
+void replay_lanes(const Lanes& lanes, const History& history, const Record& record,
+                  std::int64_t begin, int count) {
   Tally tallies[kTile];
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
     for (int i = 0; i < count; ++i) {
-      replay_step<T>(lanes, options, history, record, begin + i, epoch, tallies[i]);
+      replay_step<T>(lanes, history, record, begin + i, epoch, tallies[i]);
     }
   }
   for (int i = 0; i < count; ++i) tallies[i].store(record, begin + i, history.epochs);
@@ -239,26 +241,16 @@ void replay_lanes(const Lanes& lanes, const Options& options, const History& his
 
 }  // namespace
 
-void replay_cpu(const Lanes& lanes, const History& history, const Record& record,
+void replay_cpu(const Lanes& lanes, const History& history, const Record& record, bool parts,
                 int threads) noexcept {
   if (lanes.n == 0 || history.epochs == 0) return;
-  const bool shared = history.first.stride == 0;
   const bool narrow = lanes.best_dtype == Dtype::kFloat32;
-  const auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
+  const bool shared = history.first.stride == 0;
+  auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
+  if (parts || record.explains()) body = narrow ? replay_lanes<float> : replay_lanes<double>;
   for_tiles(lanes.n, history.epochs, threads,
             [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
-  *lanes.num_steps += history.epochs;
-}
-
-void replay_cpu(const Lanes& lanes, const Options& options, const History& history,
-                const Record& record, int threads) noexcept {
-  if (lanes.n == 0 || history.epochs == 0) return;
-  const auto body =
-      lanes.best_dtype == Dtype::kFloat32 ? replay_lanes<float> : replay_lanes<double>;
-  for_tiles(lanes.n, history.epochs, threads, [&](std::int64_t begin, int count) {
-    body(lanes, options, history, record, begin, count);
-  });
-  *lanes.num_steps += history.epochs;
+  lanes.count_steps(history.epochs);
 }
 
 }  // namespace plateau

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "cpu/vector.hpp"
-#include "plateau/group.hpp"
+#include "plateau/fire.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/rule.hpp"
 
@@ -37,34 +37,63 @@ PLATEAU_INLINE std::int32_t mark_improved(const T* __restrict metric, const T* _
   return any;
 }
 
-template <class T>
-PLATEAU_INLINE std::int32_t mark_improved(const T* metric, const T* best, std::int64_t begin,
-                                          int count, const Settings& settings, Marks& marks) {
-  if (settings.uniform_gate()) {
-    const double scale = settings.gate_scale.all;
-    const double shift = settings.gate_shift.all;
-    if (settings.maximize.all) {
-      return mark_improved(
-          metric, best, count, [=](int) { return Gate{scale, shift, true}; }, marks);
-    }
-    return mark_improved(
-        metric, best, count, [=](int) { return Gate{scale, shift, false}; }, marks);
-  }
-  const auto gate_of = [&settings, begin](int i) {
-    const std::int64_t lane = begin + i;
-    return Gate{settings.gate_scale[lane], settings.gate_shift[lane], settings.maximize[lane] != 0};
-  };
-  return mark_improved(metric, best, count, gate_of, marks);
+/// A setting of a block's lanes as an array: its own, or `same`, which holds the one value.
+template <class S>
+const S* array_of(const Setting<S>& setting, std::int64_t begin, const S* same) noexcept {
+  return setting.each ? setting.each + begin : same;
 }
 
-/// clock = tick(clock); marks |= kReduced where the lane fires. Returns whether any does.
-template <class PatienceOf>
-PLATEAU_INLINE std::int32_t advance(std::int32_t* __restrict clock, int count,
-                                    PatienceOf patience_of, Marks& marks) {
+/// The settings that make a gate, repeated for a block where they are one for all lanes. Filled only
+/// where some of them are one per lane.
+struct Repeated {
+  explicit Repeated(const Lanes& lanes) noexcept {
+    if (lanes.one_gate) return;
+    const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n));
+    std::fill_n(threshold, count, lanes.settings.threshold.all);
+    std::fill_n(atol, count, lanes.settings.atol.all);
+    std::fill_n(mode, count, lanes.settings.mode.all);
+    std::fill_n(threshold_mode, count, lanes.settings.threshold_mode.all);
+  }
+  alignas(64) double threshold[kBlock];
+  alignas(64) double atol[kBlock];
+  alignas(64) std::uint8_t mode[kBlock];
+  alignas(64) std::uint8_t threshold_mode[kBlock];
+};
+
+template <class T>
+PLATEAU_INLINE std::int32_t mark_improved(const T* metric, const T* best, std::int64_t begin,
+                                          int count, const Lanes& lanes, const Repeated& repeated,
+                                          Marks& marks) {
+  if (lanes.one_gate) {
+    const Gate gate = lanes.gate;
+    if (gate.maximize) {
+      return mark_improved(
+          metric, best, count, [=](int) { return Gate{gate.scale, gate.shift, true}; }, marks);
+    }
+    return mark_improved(
+        metric, best, count, [=](int) { return Gate{gate.scale, gate.shift, false}; }, marks);
+  }
+  const Settings& settings = lanes.settings;
+  const double* threshold = array_of(settings.threshold, begin, repeated.threshold);
+  const double* atol = array_of(settings.atol, begin, repeated.atol);
+  const std::uint8_t* mode = array_of(settings.mode, begin, repeated.mode);
+  const std::uint8_t* relative = array_of(settings.threshold_mode, begin, repeated.threshold_mode);
+  const auto gate_of_lane = [=](int i) {
+    Gate gate = gate_of(mode[i], threshold[i], relative[i], atol[i]);
+    gate.safe = false;  // such lanes have a loop of their own
+    return gate;
+  };
+  return mark_improved(metric, best, count, gate_of_lane, marks);
+}
+
+/// clock = tick(clock); marks |= kFired where the lane fires. Returns whether any does.
+template <class BorneBy>
+PLATEAU_INLINE std::int32_t advance(std::int32_t* __restrict clock, int count, BorneBy borne_by,
+                                    Marks& marks) {
   std::int32_t any = 0;
   for (int i = 0; i < count; ++i) {
     const std::int32_t next = tick(clock[i], marks[i] != 0);
-    const std::int32_t fired = fires(next, patience_of(i)) ? kReduced : 0;
+    const std::int32_t fired = fires(next, borne_by(i)) ? kFired : 0;
     clock[i] = next;
     marks[i] |= fired;
     any |= fired;
@@ -73,13 +102,14 @@ PLATEAU_INLINE std::int32_t advance(std::int32_t* __restrict clock, int count,
 }
 
 PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int count,
-                                    const Setting<std::int32_t>& patience, Marks& marks) {
-  if (patience.each) {
-    const std::int32_t* each = patience.each + begin;
-    return advance(clock, count, [each](int i) { return each[i]; }, marks);
+                                    const Settings& settings, Marks& marks) {
+  const std::uint8_t counting = settings.counting.all;  // one per lane has a loop of its own
+  if (settings.patience.each) {
+    const std::int32_t* each = settings.patience.each + begin;
+    return advance(clock, count, [=](int i) { return borne(each[i], counting); }, marks);
   }
-  const std::int32_t all = patience.all;
-  return advance(clock, count, [all](int) { return all; }, marks);
+  const std::int32_t all = borne(settings.patience.all, counting);
+  return advance(clock, count, [=](int) { return all; }, marks);
 }
 
 /// The lanes of a block that fired, waiting for their rates to arrive from memory.
@@ -89,26 +119,29 @@ struct Fired {
 };
 
 /// Writes down which lanes of a block fired, and asks for the memory that cutting them will touch:
-/// rates are cold, and three misses for every lane in turn would cost more than all the rest.
+/// rates are cold, and a handful of misses for every lane in turn would cost more than all the rest.
 void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired) noexcept {
-  const std::uint8_t* outcome = lanes.outcome + begin;
+  const State& state = lanes.state;
+  const std::uint8_t* outcome = state.outcome + begin;
   for (int i = 0; i < count; i += 8) {
     const int width = std::min(8, count - i);
     std::uint64_t eight = 0;
     std::memcpy(&eight, outcome + i, static_cast<std::size_t>(width));
-    if (!(eight & (0x0101010101010101U * kReduced))) continue;
+    if (!(eight & (0x0101010101010101U * kFired))) continue;
     for (int j = i; j < i + width; ++j) {
       fired.lane[fired.count] = begin + j;
-      fired.count += (outcome[j] & kReduced) != 0;
+      fired.count += (outcome[j] & kFired) != 0;
     }
   }
 #if defined(__GNUC__)
   for (int k = 0; k < fired.count; ++k) {
     const std::int64_t lane = fired.lane[k];
     const std::int64_t group = lanes.first_group(lane);
-    __builtin_prefetch(lanes.rate + group, 1);
-    __builtin_prefetch(lanes.published + group, 1);
-    __builtin_prefetch(lanes.num_reductions + lane, 1);
+    __builtin_prefetch(state.rate + group, 1);
+    __builtin_prefetch(state.published + group, 1);
+    __builtin_prefetch(state.num_reductions + lane, 1);
+    __builtin_prefetch(state.last_reduction + lane, 1);
+    __builtin_prefetch(state.born + lane);
   }
 #endif
 }
@@ -118,103 +151,107 @@ std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
   std::int64_t reduced = 0;
   for (int k = 0; k < fired.count; ++k) {
     const std::int64_t lane = fired.lane[k];
-    lanes.clock[lane] = -lanes.settings.cooldown[lane];
-    if (cut_lane(lanes, lane)) {
-      ++lanes.num_reductions[lane];
-      ++reduced;
-    } else {
-      lanes.outcome[lane] &= static_cast<std::uint8_t>(~kReduced);
-    }
+    const int bits =
+        end_fire(lanes, lane, lanes.age(lane) + 1, cut_lane(lanes, lane), lanes.state.clock[lane]);
+    lanes.state.outcome[lane] |= static_cast<std::uint8_t>(bits);
+    reduced += (bits & kReduced) != 0;
   }
   fired.count = 0;
   return reduced;
 }
 
-/// The same for a block of which many lanes fired, all by the same settings and with one rate each:
-/// every lane of it in vector passes, again over elements of one width. Lanes that did not fire get
-/// their own rate back.
-PLATEAU_INLINE std::int64_t cut_many(const Lanes& lanes, std::int64_t begin, int count,
-                                     const std::int32_t* __restrict marks) {
+/// The rates of a chunk of which many lanes fired, all by the same settings and with one rate each:
+/// cut in vector passes over elements of one width. Lanes that did not fire, or whose rate could not
+/// be lowered, keep theirs as it is in memory. reduced[i] = 1 where a rate was lowered.
+PLATEAU_INLINE void cut_rates(const Lanes& lanes, std::int64_t begin, int count,
+                              const std::int32_t* __restrict marks,
+                              std::int64_t* __restrict reduced) {
   const double factor = lanes.settings.factor.all;
   const double min_lr = lanes.settings.min_lr.all;
   const double eps = lanes.settings.eps.all;
-  const std::int32_t after_cut = -lanes.settings.cooldown.all;
-  double* __restrict rate = lanes.rate + begin;
-  float* __restrict published = lanes.published + begin;
-  std::int32_t* __restrict clock = lanes.clock + begin;
-  std::int32_t* __restrict num_reductions = lanes.num_reductions + begin;
-  std::uint8_t* __restrict outcome = lanes.outcome + begin;
+  double* __restrict rate = lanes.state.rate + begin;
+  float* __restrict published = lanes.state.published + begin;
   alignas(64) double old[kChunk];
   alignas(64) double lowered[kChunk];
-  alignas(64) std::int64_t fired[kChunk];
-  alignas(64) std::int32_t reduced[kChunk];
-  std::int32_t total = 0;
-  for (int i = 0; i < count; ++i) fired[i] = marks[i] & kReduced;
+  for (int i = 0; i < count; ++i) reduced[i] = marks[i] & kFired;
   for (int i = 0; i < count; ++i) old[i] = current_rate(rate[i], published[i]);
   for (int i = 0; i < count; ++i) lowered[i] = cut(old[i], factor, min_lr, eps);
-  for (int i = 0; i < count; ++i) lowered[i] = fired[i] ? lowered[i] : old[i];
-  for (int i = 0; i < count; ++i) fired[i] = lowered[i] < old[i];
-  for (int i = 0; i < count; ++i) rate[i] = lowered[i];
-  for (int i = 0; i < count; ++i) published[i] = static_cast<float>(lowered[i]);
-  for (int i = 0; i < count; ++i) reduced[i] = static_cast<std::int32_t>(fired[i]);
+  for (int i = 0; i < count; ++i) reduced[i] = (reduced[i] != 0) & (lowered[i] < old[i]);
+  for (int i = 0; i < count; ++i) rate[i] = reduced[i] ? lowered[i] : rate[i];
   for (int i = 0; i < count; ++i) {
-    clock[i] = (marks[i] & kReduced) ? after_cut : clock[i];
-    num_reductions[i] += reduced[i];
-    total += reduced[i];
-    reduced[i] = (marks[i] & kImproved) | (reduced[i] * kReduced);
+    old[i] = reduced[i] ? lowered[i] : static_cast<double>(published[i]);
   }
-  for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(reduced[i]);
+  for (int i = 0; i < count; ++i) published[i] = static_cast<float>(old[i]);
+}
+
+/// A chunk of a block of which many lanes fired. Returns how many had a rate lowered.
+PLATEAU_INLINE std::int64_t cut_many(const Lanes& lanes, std::int64_t begin, int count,
+                                     const std::int32_t* __restrict marks) {
+  alignas(64) std::int64_t reduced[kChunk];
+  cut_rates(lanes, begin, count, marks, reduced);
+  std::int64_t total = 0;
+  for (int i = 0; i < count; ++i) {
+    if (!(marks[i] & kFired)) continue;
+    const std::int64_t lane = begin + i;
+    const int bits =
+        end_fire(lanes, lane, lanes.age(lane) + 1, reduced[i] != 0, lanes.state.clock[lane]);
+    lanes.state.outcome[lane] |= static_cast<std::uint8_t>(bits);
+    total += reduced[i];
+  }
   return total;
 }
 
 template <class T>
-PLATEAU_INLINE std::int64_t step_lanes(const Lanes& lanes, const Metrics& metrics) {
+PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   constexpr Dtype kLane = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
   const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
   alignas(64) T gathered[kBlock];
   alignas(64) Marks marks;
-  const bool uniform_cut = !lanes.offsets && lanes.settings.uniform_cut();
+  const Repeated repeated(lanes);
+  const bool uniform_cut = lanes.uniform_cut();
   Fired fired[2];  // a block's lanes are cut while the rates of the next one's arrive
   Fired *now = &fired[0], *before = &fired[1];
-  std::int64_t reduced = 0;
+  Stepped done;
   for (std::int64_t begin = 0; begin < lanes.n; begin += kBlock) {
     const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n - begin));
-    T* best = static_cast<T*>(lanes.best) + begin;
+    T* best = static_cast<T*>(lanes.state.best) + begin;
     const T* metric = gathered;
     if (in_place) {
       metric = static_cast<const T*>(metrics.data) + begin;
     } else {
       gather(metrics, begin, count, gathered);
     }
-    if (mark_improved(metric, best, begin, count, lanes.settings, marks)) {
+    if (mark_improved(metric, best, begin, count, lanes, repeated, marks)) {
       for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
+      done.improved = true;
     }
     const std::int32_t any =
-        advance(lanes.clock + begin, begin, count, lanes.settings.patience, marks);
-    std::uint8_t* outcome = lanes.outcome + begin;
+        advance(lanes.state.clock + begin, begin, count, lanes.settings, marks);
+    std::uint8_t* outcome = lanes.state.outcome + begin;
     for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
     if (any) {
       std::int32_t bits = 0;
-      for (int i = 0; i < count; ++i) bits += marks[i] & kReduced;
-      if (bits >= kMany * kReduced && uniform_cut) {
+      for (int i = 0; i < count; ++i) bits += marks[i] & kFired;
+      if (bits >= kMany * kFired && uniform_cut) {
         for (int at = 0; at < count; at += kChunk) {
-          reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), marks + at);
+          done.reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), marks + at);
         }
       } else {
         std::swap(now, before);
         find_fired(lanes, begin, count, *now);
-        reduced += cut_fired(lanes, *before);
+        done.reduced += cut_fired(lanes, *before);
       }
     }
   }
-  return reduced + cut_fired(lanes, *now);
+  done.reduced += cut_fired(lanes, *now);
+  return done;
 }
 
-PLATEAU_MULTIVERSION std::int64_t step_f32(const Lanes& lanes, const Metrics& metrics) {
+PLATEAU_MULTIVERSION Stepped step_f32(const Lanes& lanes, const Metrics& metrics) {
   return step_lanes<float>(lanes, metrics);
 }
 
-PLATEAU_MULTIVERSION std::int64_t step_f64(const Lanes& lanes, const Metrics& metrics) {
+PLATEAU_MULTIVERSION Stepped step_f64(const Lanes& lanes, const Metrics& metrics) {
   return step_lanes<double>(lanes, metrics);
 }
 
@@ -238,10 +275,11 @@ double read(const void* element, Dtype dtype) noexcept {
   return metric_at<double>(Metrics{element, 1, dtype}, 0);
 }
 
-std::int64_t step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept {
-  if (lanes.n == 0) return 0;
-  ++*lanes.num_steps;
-  return lanes.best_dtype == Dtype::kFloat32 ? step_f32(lanes, metrics) : step_f64(lanes, metrics);
+Stepped step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept {
+  const Stepped done =
+      lanes.best_dtype == Dtype::kFloat32 ? step_f32(lanes, metrics) : step_f64(lanes, metrics);
+  lanes.count_steps(1);
+  return done;
 }
 
 }  // namespace plateau

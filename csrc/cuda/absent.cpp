@@ -17,15 +17,9 @@ namespace {
 }  // namespace
 
 void step_cuda(const Lanes&, const Metrics&, int, void*) { refuse(); }
-void step_cuda(const Lanes&, const Options&, const Metrics&, const std::uint8_t*, int, void*) {
-  refuse();
-}
-void replay_cuda(const Lanes&, const History&, const Record&, int, void*) { refuse(); }
-void replay_cuda(const Lanes&, const Options&, const History&, const Record&, int, void*) {
-  refuse();
-}
+void step_lanes_cuda(const Lanes&, const Metrics&, const std::uint8_t*, int, void*) { refuse(); }
+void replay_cuda(const Lanes&, const History&, const Record&, bool, int, void*) { refuse(); }
 void prepare_cuda(int) { refuse(); }
 CudaBuild cuda_build() noexcept { return {"", ""}; }
-int cuda_device_count() noexcept { return 0; }
 
 }  // namespace plateau

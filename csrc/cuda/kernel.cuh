@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "plateau/group.hpp"
+#include "plateau/fire.hpp"
 #include "plateau/lane.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/rule.hpp"
@@ -41,72 +41,65 @@ __device__ Pack<T, kWidth> load_metrics(const Metrics& metrics, std::int64_t fir
   return out;
 }
 
-/// The rule for one lane, all but the cut. Returns Outcome bits, where kReduced says that it fired.
-template <class T>
-__device__ int decide(const Settings& settings, std::int64_t lane, T metric, T& best,
-                      std::int32_t& clock) {
-  const Gate gate{settings.gate_scale[lane], settings.gate_shift[lane],
-                  settings.maximize[lane] != 0};
-  const bool improved = improves(metric, best, gate);
-  if (improved) best = metric;
-  clock = tick(clock, improved);
-  const bool fired = fires(clock, settings.patience[lane]);
-  if (fired) clock = -settings.cooldown[lane];
-  return (improved ? kImproved : 0) | (fired ? kReduced : 0);
-}
-
 template <class T, class M, int kWidth>
 __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first) {
-  auto& all_best = pack<kWidth>(static_cast<T*>(lanes.best), first);
+  auto& all_best = pack<kWidth>(static_cast<T*>(lanes.state.best), first);
   const auto metric = load_metrics<T, M, kWidth>(metrics, first);
   auto best = all_best;
-  auto clock = pack<kWidth>(lanes.clock, first);
+  auto clock = pack<kWidth>(lanes.state.clock, first);
   int bits[kWidth];
   int any = 0;
 #pragma unroll
   for (int w = 0; w < kWidth; ++w) {
-    bits[w] = decide(lanes.settings, first + w, metric.at[w], best.at[w], clock.at[w]);
+    bits[w] = decide(lanes, first + w, metric.at[w], best.at[w], clock.at[w]);
     any |= bits[w];
   }
-  pack<kWidth>(lanes.clock, first) = clock;
   if (any & kImproved) all_best = best;
-  if (any & kReduced) {
+  if (any & kFired) {
 #pragma unroll
     for (int w = 0; w < kWidth; ++w) {
-      if (!(bits[w] & kReduced)) continue;
-      if (cut_group(lanes, first + w, first + w)) {
-        ++lanes.num_reductions[first + w];
-      } else {
-        bits[w] &= ~kReduced;
-      }
+      const std::int64_t lane = first + w;
+      if (!(bits[w] & kFired)) continue;
+      const bool reduced = cut_group(lanes, lane, lane).lowered();
+      bits[w] |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced, clock.at[w]);
     }
   }
+  pack<kWidth>(lanes.state.clock, first) = clock;
   Pack<std::uint8_t, kWidth> outcome;
 #pragma unroll
   for (int w = 0; w < kWidth; ++w) outcome.at[w] = static_cast<std::uint8_t>(bits[w]);
-  pack<kWidth>(lanes.outcome, first) = outcome;
+  pack<kWidth>(lanes.state.outcome, first) = outcome;
 }
 
-/// Without a return value this waits for nothing, where ++ would for the memory to answer.
-inline __device__ void count_step(const Lanes& lanes) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(lanes.num_steps), 1ULL);
+/// Counts steps for the lanes [begin, end) of a block, which all its threads have read by now. No
+/// other block has lanes of these counts.
+inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::int64_t end,
+                                   std::int64_t steps) {
+  __syncthreads();
+  const std::int64_t each = lanes.lanes_per_count();
+  const std::int64_t last = (end + each - 1) / each;
+  for (std::int64_t i = begin / each + threadIdx.x; i < last; i += blockDim.x) {
+    lanes.state.num_steps[i] += steps;
+  }
 }
 
 /// One rate per lane: a thread takes `kWidth` lanes.
 template <class T, class M, int kWidth>
 __global__ void step_lanes(const Lanes lanes, const Metrics metrics) {
-  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (thread == 0) count_step(lanes);
-  std::int64_t lane = thread * kWidth;
+  const std::int64_t width = static_cast<std::int64_t>(blockDim.x) * kWidth;
+  const std::int64_t begin = blockIdx.x * width;
+  const std::int64_t end = begin + width < lanes.n ? begin + width : lanes.n;
+  std::int64_t lane = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth;
   if (lane + kWidth <= lanes.n) {
     step_pack<T, M, kWidth>(lanes, metrics, lane);
   } else {
     for (; lane < lanes.n; ++lane) step_pack<T, M, 1>(lanes, metrics, lane);
   }
+  count_steps(lanes, begin, end, 1);
 }
 
 // Where lanes own several rates, at most:
-constexpr int kLanesPerBlock = 256;
+constexpr int kLanesPerBlock = static_cast<int>(kLanesPerCount);
 constexpr int kGroupThreads = 1024;
 
 /// The lanes of a block, and where their rates begin.
@@ -144,34 +137,39 @@ __global__ void __launch_bounds__(kGroupThreads)
   const int mine = static_cast<int>(threadIdx.x);
   const std::int64_t lane = range.begin + mine;
   int bits = 0;
-  if (lane == 0) count_step(lanes);
   if (mine < range.count) {
-    T best = static_cast<T*>(lanes.best)[lane];
-    bits = decide(lanes.settings, lane, metric_at<T>(metrics, lane), best, lanes.clock[lane]);
-    if (bits & kImproved) static_cast<T*>(lanes.best)[lane] = best;
-    lanes.outcome[lane] = static_cast<std::uint8_t>(bits & kImproved);
-    fired[mine] = bits & kReduced;
+    T best = static_cast<T*>(lanes.state.best)[lane];
+    bits = decide(lanes, lane, metric_at<T>(metrics, lane), best, lanes.state.clock[lane]);
+    if (bits & kImproved) static_cast<T*>(lanes.state.best)[lane] = best;
+    fired[mine] = bits & kFired;
     reduced[mine] = 0;
     offsets[mine] = lanes.first_group(lane);
     if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
   }
-  if (!__syncthreads_or(bits & kReduced)) return;
-  for (std::int64_t group = offsets[0] + mine; group < offsets[range.count]; group += blockDim.x) {
-    const int owner = owner_of(offsets, range.count, group);
-    if (fired[owner] && cut_group(lanes, range.begin + owner, group)) atomicOr(&reduced[owner], 1);
+  if (__syncthreads_or(bits & kFired)) {
+    for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];
+         group += blockDim.x) {
+      const int owner = owner_of(offsets, range.count, group);
+      if (fired[owner] && cut_group(lanes, range.begin + owner, group).lowered()) {
+        atomicOr(&reduced[owner], 1);
+      }
+    }
+    __syncthreads();
   }
-  __syncthreads();
-  if (mine < range.count && reduced[mine]) {
-    lanes.outcome[lane] = static_cast<std::uint8_t>(bits);
-    ++lanes.num_reductions[lane];
+  if (mine < range.count) {
+    if (bits & kFired) {
+      bits |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced[mine], lanes.state.clock[lane]);
+    }
+    lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);
   }
+  count_steps(lanes, range.begin, range.begin + range.count, 1);
 }
 
-/// Lanes with optional parts: in the same way, with the two halves of lane.hpp.
+/// Lanes with optional parts or a mask: in the same way, with the two halves of lane.hpp.
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads)
-    step_options(const Lanes lanes, const Options options, const Metrics metrics,
-                 const std::uint8_t* active, const int per_block) {
+    step_parts(const Lanes lanes, const Metrics metrics, const std::uint8_t* active,
+               const int per_block) {
   __shared__ std::int64_t offsets[kLanesPerBlock + 1];
   __shared__ double values[kLanesPerBlock];
   __shared__ int asked[kLanesPerBlock];
@@ -179,11 +177,17 @@ __global__ void __launch_bounds__(kGroupThreads)
   const Range range = range_of(lanes, per_block);
   const int mine = static_cast<int>(threadIdx.x);
   const std::int64_t lane = range.begin + mine;
+  std::int64_t step = 0;
   int ask = 0;
-  if (lane == 0) count_step(lanes);
   if (mine < range.count) {
     double metric = metric_at<double>(metrics, lane);
-    if (!active || active[lane]) ask = begin_step<T>(lanes, options, lane, metric);
+    Told told;
+    step = lanes.age(lane) + 1;
+    if (!active || active[lane]) {
+      ask = begin_step<T>(lanes, lane, step, metric, told);
+    } else {
+      pass_by(lanes, lane);
+    }
     values[mine] = metric;
     asked[mine] = ask;
     done[mine] = 0;
@@ -195,16 +199,18 @@ __global__ void __launch_bounds__(kGroupThreads)
          group += blockDim.x) {
       const int owner = owner_of(offsets, range.count, group);
       if (!(asked[owner] & (kAskCut | kAskWarmUp))) continue;
-      const int bits =
-          step_group<T>(lanes, options, range.begin + owner, group, asked[owner], values[owner]);
+      const std::int64_t owned = range.begin + owner;
+      const int bits = step_group<T>(lanes, owned, group, lanes.age(owned) + 1, asked[owner],
+                                     values[owner]);
       if (bits) atomicOr(&done[owner], bits);
     }
     __syncthreads();
   }
   if (mine < range.count) {
-    lanes.outcome[lane] =
-        static_cast<std::uint8_t>(end_step(lanes, options, lane, ask, done[mine]));
+    lanes.state.outcome[lane] =
+        static_cast<std::uint8_t>(end_step(lanes, lane, step, ask, done[mine]));
   }
+  count_steps(lanes, range.begin, range.begin + range.count, 1);
 }
 
 }  // namespace plateau

@@ -27,4 +27,7 @@ void load(void (*kernel)(P...)) {
   PLATEAU_CUDA(cudaFuncGetAttributes(&attributes, kernel));
 }
 
+/// Loads the kernels of a replay onto the current device.
+void load_replay();
+
 }  // namespace plateau

@@ -11,7 +11,7 @@
 namespace plateau {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = static_cast<int>(kLanesPerCount);
 constexpr int kWide = 4;                        // lanes a thread, where that is worth it:
 constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
 constexpr std::uintptr_t kAligned = 16;
@@ -32,7 +32,8 @@ bool is_aligned(const Lanes& lanes) {
   const auto on_boundary = [](const void* data) {
     return reinterpret_cast<std::uintptr_t>(data) % kAligned == 0;
   };
-  return on_boundary(lanes.best) && on_boundary(lanes.clock) && on_boundary(lanes.outcome);
+  return on_boundary(lanes.state.best) && on_boundary(lanes.state.clock) &&
+         on_boundary(lanes.state.outcome);
 }
 
 /// How lanes are dealt out to blocks whose threads share the lanes' rates.
@@ -55,11 +56,10 @@ void launch_groups(const Lanes& lanes, const Metrics& metrics, void* stream) {
 }
 
 template <class T>
-void launch_options(const Lanes& lanes, const Options& options, const Metrics& metrics,
-                    const std::uint8_t* active, void* stream) {
+void launch_parts(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                  void* stream) {
   const Blocks by(lanes);
-  launch(&step_options<T>, by.grid, by.threads, stream, lanes, options, metrics, active,
-         by.per_block);
+  launch(&step_parts<T>, by.grid, by.threads, stream, lanes, metrics, active, by.per_block);
 }
 
 template <class T>
@@ -83,7 +83,7 @@ void load_all() {
   load(&step_lanes<T, float, kWide>);
   load(&step_lanes<T, Any, 1>);
   load(&step_groups<T>);
-  load(&step_options<T>);
+  load(&step_parts<T>);
 }
 
 }  // namespace
@@ -98,14 +98,14 @@ void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* str
   }
 }
 
-void step_cuda(const Lanes& lanes, const Options& options, const Metrics& metrics,
-               const std::uint8_t* active, int device, void* stream) {
+void step_lanes_cuda(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                     int device, void* stream) {
   if (lanes.n == 0) return;
   const DeviceGuard guard(device);
   if (lanes.best_dtype == Dtype::kFloat32) {
-    launch_options<float>(lanes, options, metrics, active, stream);
+    launch_parts<float>(lanes, metrics, active, stream);
   } else {
-    launch_options<double>(lanes, options, metrics, active, stream);
+    launch_parts<double>(lanes, metrics, active, stream);
   }
 }
 
@@ -113,6 +113,7 @@ void prepare_cuda(int device) {
   const DeviceGuard guard(device);
   load_all<float>();
   load_all<double>();
+  load_replay();
 }
 
 #define PLATEAU_TEXT(...) #__VA_ARGS__
@@ -121,13 +122,6 @@ void prepare_cuda(int device) {
 CudaBuild cuda_build() noexcept {
   return {PLATEAU_TEXT_OF(__CUDACC_VER_MAJOR__.__CUDACC_VER_MINOR__),
           PLATEAU_TEXT_OF(__CUDA_ARCH_LIST__)};
-}
-
-int cuda_device_count() noexcept {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  cudaGetLastError();
-  return 0;
 }
 
 }  // namespace plateau

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "plateau/options.hpp"
+#include "plateau/lanes.hpp"
 #include "plateau/types.hpp"
 
 namespace plateau {
@@ -31,30 +31,33 @@ struct Record {
   std::uint8_t* outcome = nullptr;
   void* best = nullptr;  ///< of the lanes' type
   std::int32_t* clock = nullptr;
-  double* value = nullptr;  ///< what decided: the metric, or the average of it
+  double* value = nullptr;      ///< what decided: the metric, or the average of it
+  std::uint8_t* why = nullptr;  ///< this and the rest: see Told in lane.hpp
+  double* gate = nullptr;
+  std::int32_t* count = nullptr;
+  std::int32_t* limit = nullptr;
 
   /// Whether there are rows to write.
   PLATEAU_HD bool has_rows() const noexcept {
-    return published || outcome || best || clock || value;
+    return published || outcome || best || clock || value || explains();
   }
+
+  /// Whether lanes are asked why: they are then taken one by one.
+  PLATEAU_HD bool explains() const noexcept { return why || gate || count || limit; }
 };
 
 /// @brief What step_cpu() would do for each epoch of `history` in turn, in one pass over the lanes.
 ///
 /// The state in `lanes` ends as it would there. Lanes are shared among at most `threads` threads,
-/// the calling one included; fewer where there is little to do. `options.events` must be off, for
-/// their order would depend on the threads. With n = 0, as with no epochs, nothing is written.
-/// Never throws.
-void replay_cpu(const Lanes& lanes, const History& history, const Record& record,
+/// the calling one included; fewer where there is little to do. Events must be off, for their order
+/// would depend on the threads. With n = 0, as with no epochs, nothing is written. Never throws.
+/// `parts`: as step_lanes_cpu() would do, for lanes with optional parts.
+void replay_cpu(const Lanes& lanes, const History& history, const Record& record, bool parts,
                 int threads) noexcept;
-void replay_cpu(const Lanes& lanes, const Options& options, const History& history,
-                const Record& record, int threads) noexcept;
 
 /// @brief The same on a CUDA device, in one kernel launch, ordered by `stream` as step_cuda() is.
 /// @throw std::runtime_error as step_cuda()
-void replay_cuda(const Lanes& lanes, const History& history, const Record& record, int device,
-                 void* stream);
-void replay_cuda(const Lanes& lanes, const Options& options, const History& history,
-                 const Record& record, int device, void* stream);
+void replay_cuda(const Lanes& lanes, const History& history, const Record& record, bool parts,
+                 int device, void* stream);
 
 }  // namespace plateau

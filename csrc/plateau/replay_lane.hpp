@@ -51,20 +51,29 @@ PLATEAU_HD void write_entry(const Lanes& lanes, const Record& record, std::int64
   float* row = record.published + epoch * lanes.num_groups;
   const std::int64_t first = lanes.first_group(lane);
   const std::int64_t last = lanes.first_group(lane + 1);
-  for (std::int64_t group = first; group < last; ++group) row[group] = lanes.published[group];
+  for (std::int64_t group = first; group < last; ++group) row[group] = lanes.state.published[group];
 }
 
-/// An epoch of a lane with optional parts, whose state is in memory.
+PLATEAU_HD inline void write_told(const Record& record, std::int64_t at,
+                                  const Told& told) noexcept {
+  if (record.why) record.why[at] = told.why;
+  if (record.gate) record.gate[at] = told.gate;
+  if (record.count) record.count[at] = told.count;
+  if (record.limit) record.limit[at] = told.limit;
+}
+
+/// An epoch of a lane whose state is in memory. Steps are counted only after the last epoch.
 template <class T>
-PLATEAU_HD void replay_step(const Lanes& lanes, const Options& options, const History& history,
-                            const Record& record, std::int64_t lane, std::int64_t epoch,
-                            Tally& tally) noexcept {
+PLATEAU_HD void replay_step(const Lanes& lanes, const History& history, const Record& record,
+                            std::int64_t lane, std::int64_t epoch, Tally& tally) noexcept {
   double metric = metric_at<double>(history.at(epoch), lane);
-  const int outcome = step_lane<T>(lanes, options, lane, metric);
+  Told told;
+  const int outcome = step_lane<T>(lanes, lane, lanes.age(lane) + epoch + 1, metric, told);
   tally.count(outcome, static_cast<std::int32_t>(epoch + 1));
-  lanes.outcome[lane] = static_cast<std::uint8_t>(outcome);
-  write_entry(lanes, record, lane, epoch, outcome, static_cast<T*>(lanes.best)[lane],
-              lanes.clock[lane], metric);
+  lanes.state.outcome[lane] = static_cast<std::uint8_t>(outcome);
+  write_entry(lanes, record, lane, epoch, outcome, static_cast<T*>(lanes.state.best)[lane],
+              lanes.state.clock[lane], metric);
+  write_told(record, epoch * lanes.n + lane, told);
 }
 
 }  // namespace plateau

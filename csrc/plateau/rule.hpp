@@ -10,9 +10,25 @@
 #include <cstdint>
 
 #include "plateau/config.hpp"
+#include "plateau/settings.hpp"
 #include "plateau/types.hpp"
 
 namespace plateau {
+
+/// The gate of these settings. With sign -1 for mode min and 1 for max:
+///
+///     rel:  scale = 1 + sign * threshold, shift = sign * atol
+///     abs:  scale = 1,                    shift = sign * threshold + sign * atol
+///     safe: scale = sign * threshold,     shift = sign * atol
+PLATEAU_HD inline Gate gate_of(std::uint8_t mode, double threshold, std::uint8_t threshold_mode,
+                               double atol) noexcept {
+  const bool maximize = mode == kMax;
+  const double signed_threshold = maximize ? threshold : -threshold;
+  const double extra = maximize ? atol : -atol;
+  const bool absolute = threshold_mode == kAbs, safe = threshold_mode == kRelSafe;
+  return {absolute ? 1.0 : (safe ? 0.0 : 1.0) + signed_threshold,
+          (absolute ? signed_threshold : 0.0) + extra, maximize, safe};
+}
 
 /// What a metric must beat to be better than `best`. An infinite best is its own safe gate: inf -
 /// inf is none.
@@ -38,15 +54,30 @@ PLATEAU_HD inline std::int32_t tick(std::int32_t clock, bool improved) noexcept 
   return (improved & (clock >= 0)) ? 0 : clock + 1;
 }
 
-/// The same as Keras counts: the step on which the cooldown ends may be a bad one.
+/// The same as Keras counts: the step on which the cooldown ends may be a bad one. The count
+/// stops at the largest patience: where no rate can be lowered, nothing sets Keras' count back.
 PLATEAU_HD inline std::int32_t tick_keras(std::int32_t clock, bool improved) noexcept {
   if (clock < -1) return clock + 1;
-  return improved ? 0 : (clock < 0 ? 0 : clock) + 1;
+  if (improved) return 0;
+  return clock < 0 ? 1 : clock < static_cast<std::int32_t>(kMost) ? clock + 1 : clock;
 }
 
-/// Whether the lane is cut: on bad step number patience + 1.
-PLATEAU_HD inline bool fires(std::int32_t clock, std::int32_t patience) noexcept {
-  return clock > patience;
+/// The bad steps that are borne. Keras and optax cut on bad step number `patience`, and on the first
+/// for 0; torch on the one after it.
+PLATEAU_HD inline std::int32_t borne(std::int32_t patience, std::uint8_t counting) noexcept {
+  return patience - ((counting != kTorch) & (patience > 0));
+}
+
+/// Whether a cut is due: on bad step number borne + 1.
+PLATEAU_HD inline bool fires(std::int32_t clock, std::int32_t borne) noexcept {
+  return clock > borne;
+}
+
+/// The clock after firing: the cooldown begins, whether or not a rate was lowered. As Keras counts,
+/// only where one was.
+PLATEAU_HD inline std::int32_t after_fire(std::int32_t clock, std::int32_t cooldown, bool reduced,
+                                          std::uint8_t counting) noexcept {
+  return reduced | (counting != kKeras) ? -cooldown : clock;
 }
 
 /// The rate after a cut. Returns `rate` itself when the change would be `eps` or less, so a floor

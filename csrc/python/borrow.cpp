@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
-#if defined(__linux__)
+#if defined(__linux__) && defined(__x86_64__)
 #include <sys/auxv.h>
+#include <unistd.h>
 #endif
 
 namespace py = pybind11;
@@ -13,21 +15,16 @@ namespace py = pybind11;
 namespace plateau {
 namespace {
 
-/// What is known of the type met last; programs step with one array type all their life.
+constexpr std::uintptr_t kHigh = std::uintptr_t{1} << 40;
+constexpr std::uintptr_t kHighestOffset = std::uintptr_t{1} << 22;  // a program lies above it
+
+/// What is known of a type of arrays.
 struct Producer {
-  PyObject* type = nullptr;  // owned, so that the address cannot be reused
+  PyObject* type = nullptr;  // owned by the one that is remembered: its address cannot be reused
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
   CurrentStream current_stream = nullptr;
   bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
 };
-
-std::uintptr_t lowest_address() noexcept {
-  std::uintptr_t program = std::uintptr_t{1} << 22;
-#if defined(__linux__)
-  if (const auto header = getauxval(AT_PHDR)) program = header;
-#endif
-  return std::min(program, std::uintptr_t{1} << 32);
-}
 
 PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
 
@@ -58,39 +55,55 @@ bool negated(PyObject* array) noexcept {
   return !plain;
 }
 
-const Producer& producer_of(py::handle array) noexcept {
-  static Producer producer;
+/// The type met last is remembered: programs step with one array type all their life. To ask a type
+/// can run any code of its metaclass, which may come here again, so what is remembered is replaced
+/// only when the asking is over, and what is returned is a copy.
+Producer producer_of(py::handle array) noexcept {
+  static Producer remembered;
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
-  if (type != producer.type) {
-    Py_XDECREF(producer.type);
-    producer = inspect(type);
-  }
-  return producer;
+  if (type == remembered.type) return remembered;
+  const Producer found = inspect(type);
+  PyObject* old = std::exchange(remembered, found).type;
+  Py_XDECREF(old);
+  return found;
 }
 
-template <class IsPlain>
-bool borrow_unless(py::handle array, DLTensor& out, IsPlain is_plain) noexcept {
-  const Producer& producer = producer_of(array);
-  if (!producer.describe) return false;
-  if (producer.describe(array.ptr(), &out) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  return !producer.can_be_negated || is_plain(out) || !negated(array.ptr());
+bool on_boundary(const DLTensor& tensor) noexcept {
+  return reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0;
 }
 
 }  // namespace
 
-const std::uintptr_t kLowestAddress = lowest_address();
+bool describe(py::handle array, DLTensor& out) noexcept {
+  const Producer producer = producer_of(array);
+  if (producer.describe && producer.describe(array.ptr(), &out) == 0) return true;
+  PyErr_Clear();
+  return false;
+}
 
 bool borrow(py::handle array, DLTensor& out) noexcept {
-  return borrow_unless(array, out, [](const DLTensor&) { return false; });
+  // The question may run any code, so what it is asked of is described afterwards.
+  if (producer_of(array).can_be_negated && negated(array.ptr())) return false;
+  return describe(array, out);
 }
 
 bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
-  return borrow_unless(array, out, [](const DLTensor& tensor) {
-    return tensor.ndim == 0 && reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0;
-  });
+  if (!describe(array, out)) return false;
+  if (out.ndim == 0 && on_boundary(out)) return true;
+  return borrow(array, out);
+}
+
+const void* data_of(const DLTensor& tensor) noexcept {
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+#if defined(__linux__) && defined(__x86_64__)
+  // Memory is mapped far above 2^40, but for a heap that follows a program loaded low down.
+  static const std::uintptr_t program = std::min<std::uintptr_t>(getauxval(AT_PHDR), kHigh);
+  const bool low = address < kHigh && on_cpu(tensor);
+  if (low && (address < program || address >= reinterpret_cast<std::uintptr_t>(sbrk(0)))) {
+    return nullptr;
+  }
+#endif
+  return address < kHighestOffset ? nullptr : reinterpret_cast<const void*>(address);
 }
 
 CurrentStream current_stream_of(py::handle array) noexcept {

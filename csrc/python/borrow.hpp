@@ -12,15 +12,19 @@
 
 namespace plateau {
 
-/// Describe `array` without taking a reference: valid while the caller holds the array. False,
-/// with no Python error set, when it has no exchange API or cannot be read in place (sparse, a
-/// vmap wrapper, a lazily negated view): the caller explains or converts.
+/// Describe `array` without taking a reference: valid while the caller holds the array, and until it
+/// runs Python code. False, with no Python error set, when it has no exchange API or cannot be read in
+/// place (sparse, a vmap wrapper): the caller explains or converts. A lazily negated view is described
+/// with the wrong sign.
+bool describe(pybind11::handle array, DLTensor& out) noexcept;
+
+/// The same, and false for a lazily negated view too, which costs a call into Python.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 
-/// The same for one number, faster by half: torch is not asked whether the number is lazily negated
-/// if it lies on a 64-byte boundary, as every freshly computed one does. A negated number is the
-/// imaginary half of a complex one, which torch puts on such a boundary, so the half is not on one.
-/// (It could be in misaligned memory of another library, or by as_strided to a real half.)
+/// The same, without that call for a scalar on a 64-byte boundary, as a freshly computed one lies:
+/// negated numbers are the imaginary halves of complex ones, which torch puts on such a boundary, so
+/// the halves are not on one. (They could be in misaligned memory of another library, or by as_strided
+/// to a real half.) The call would cost half of the drop-in's step.
 bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
 
 /// Asks a library which of its streams is current on a device; see DLPackCurrentWorkStream.
@@ -31,15 +35,10 @@ CurrentStream current_stream_of(pybind11::handle array) noexcept;
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
-/// No memory of this process lies lower: its program does not, and heaps lie above that.
-extern const std::uintptr_t kLowestAddress;
-
 /// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed
-/// storage come as a null base plus the offset of the view.
-inline const void* data_of(const DLTensor& tensor) noexcept {
-  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
-  return address < kLowestAddress ? nullptr : reinterpret_cast<const void*>(address);
-}
+/// storage come as a null base plus the offset of the view. On x86-64 Linux and the CPU an offset of up to
+/// 2^40 is told from memory; elsewhere, and on a GPU, one of up to 4 MB.
+const void* data_of(const DLTensor& tensor) noexcept;
 
 inline bool on_cpu(const DLTensor& tensor) noexcept {
   return tensor.device.device_type == kDLCPU || tensor.device.device_type == kDLCUDAHost;

@@ -17,7 +17,7 @@ namespace {
 
 /// What a step asks of Python.
 enum Answer : int {
-  kFired = 1,         // lower the rates, then call cool()
+  kLower = 1,         // lower the rates, then call cool()
   kRatesChanged = 2,  // take a new snapshot of the rates
   kUnreadable = -1,   // nothing changed: explain, or convert the metric to a float
 };
@@ -59,12 +59,12 @@ struct Lane {
     num_bad_epochs = clock > 0 ? clock : 0;
     cooldown_counter = clock < 0 ? -clock : 0;
     ++last_epoch;
-    return (fires(clock, patience) ? kFired : 0) | (same_rates(groups, rates) ? 0 : kRatesChanged);
+    return (fires(clock, patience) ? kLower : 0) | (same_rates(groups, rates) ? 0 : kRatesChanged);
   }
 
   void cool() noexcept {
     num_bad_epochs = 0;
-    cooldown_counter = cooldown;
+    cooldown_counter = -after_fire(0, cooldown, true, kTorch);
   }
 };
 
@@ -85,10 +85,10 @@ void register_lane(py::module_& m) {
       .def_readwrite("cooldown", &Lane::cooldown)
       .def(
           "set_gate",
-          [](Lane& self, double scale, double shift, bool maximize) {
-            self.gate = Gate{scale, shift, maximize};
+          [](Lane& self, std::uint8_t mode, double threshold, std::uint8_t threshold_mode) {
+            self.gate = gate_of(mode, threshold, threshold_mode, 0.0);
           },
-          py::arg("scale"), py::arg("shift"), py::arg("maximize"))
+          py::arg("mode"), py::arg("threshold"), py::arg("threshold_mode"), "Words as codes.")
       .def("cool", &Lane::cool, "Start the cooldown: the end of a step that fired.");
   def_fast<Lane, 3, step_fast>(
       lane, "step",
@@ -96,7 +96,7 @@ void register_lane(py::module_& m) {
       "int\n\n"
       "Take one metric. Returns FIRED and RATES_CHANGED bits, or -1, and nothing changed, if the "
       "metric cannot be read in place.");
-  m.attr("FIRED") = static_cast<int>(kFired);
+  m.attr("FIRED") = static_cast<int>(kLower);
   m.attr("RATES_CHANGED") = static_cast<int>(kRatesChanged);
   m.def("cut", &cut, py::arg("rate"), py::arg("factor"), py::arg("min_lr"), py::arg("eps"),
         "The rate after a cut, by the rule.");

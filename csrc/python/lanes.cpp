@@ -1,259 +1,169 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// _core.Lanes: a batch of lanes over tensors that Python allocated. Pointers are taken once, when
-// it is built; a step then reads its metrics in place.
+// _core.Lanes: a batch of lanes over tensors that Python allocated. Pointers are taken when tensors
+// are connected; a step then reads its metrics in place.
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
-#include <optional>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 #include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 #include "python/borrow.hpp"
+#include "python/connect.hpp"
 #include "python/fast.hpp"
+#include "python/memory.hpp"
 #include "python/register.hpp"
+#include "python/turn.hpp"
 
 namespace py = pybind11;
 
 namespace plateau {
 namespace {
 
-// Below this many lanes a step is shorter than handing the GIL over and taking it back.
+// With fewer lanes and rates a step is shorter than handing the interpreter lock over and back.
 constexpr std::int64_t kReleaseGil = 16384;
 
-using Named = py::typing::Dict<py::str, py::object>;
+// What a step answers where it did nothing; otherwise how many lanes had a rate lowered.
+constexpr std::int64_t kUnreadable = -1, kMoved = -2;
 
-constexpr std::int64_t kUnreadable = -1;
+using Tensors = py::typing::Tuple<py::object, py::ellipsis>;
 
-template <class T>
-constexpr Dtype dtype_for() {
-  if constexpr (std::is_same_v<T, double>) return Dtype::kFloat64;
-  if constexpr (std::is_same_v<T, float>) return Dtype::kFloat32;
-  if constexpr (std::is_same_v<T, std::int32_t>) return Dtype::kInt32;
-  if constexpr (std::is_same_v<T, std::int64_t>) return Dtype::kInt64;
-  return Dtype::kUInt8;
+/// What holds the memory of a tensor, whatever else becomes of the tensor; None for other arrays.
+py::object storage_of(py::handle array) {
+  PyObject* storage = PyObject_CallMethod(array.ptr(), "untyped_storage", nullptr);
+  if (!storage) PyErr_Clear();
+  return storage ? py::reinterpret_steal<py::object>(storage) : py::none();
 }
 
-bool same(DLDevice one, DLDevice other) {
-  return one.device_type == other.device_type && one.device_id == other.device_id;
+/// Runs a host loop without the interpreter lock.
+template <class Body>
+void without_lock(Body body) {
+  begin_running();
+  const py::gil_scoped_release unlocked;
+  body();
+  end_running();
 }
 
-/// Tensors that must be contiguous, of rank 1 and on one device, the first one's.
-class Described {
- public:
-  explicit Described(const Named& tensors) : tensors_(tensors) {}
+/// A tensor that users were given, and could therefore move.
+struct Handed {
+  py::object tensor;
+  const void* data = nullptr;
+  std::int64_t size = 0;
 
-  DLTensor operator()(const char* name) {
-    DLTensor tensor;
-    const bool fits = borrow(tensors_[name], tensor) && tensor.ndim == 1 &&
-                      (tensor.shape[0] < 2 || tensor.strides[0] == 1);
-    if (!fits) throw std::invalid_argument(std::string(name) + ": expected a contiguous vector");
-    if (!known_) device = tensor.device;
-    known_ = true;
-    if (!same(device, tensor.device)) {
-      throw std::invalid_argument(std::string(name) + ": on another device");
-    }
-    return tensor;
+  explicit Handed(py::object given = {}) : tensor(std::move(given)) {
+    DLTensor now;
+    if (!tensor || !describe(tensor, now)) return;
+    data = data_of(now);
+    size = now.shape[0];
   }
-
-  std::int64_t size(const char* name) { return (*this)(name).shape[0]; }
-
-  template <class T>
-  T* pointer(const char* name, std::int64_t size) {
-    const DLTensor tensor = (*this)(name);
-    if (dtype_of(tensor.dtype) != dtype_for<T>()) {
-      throw std::invalid_argument(std::string(name) + ": wrong dtype");
-    }
-    if (tensor.shape[0] != size) {
-      throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
-                                  " values, got " + std::to_string(tensor.shape[0]));
-    }
-    return static_cast<T*>(const_cast<void*>(data_of(tensor)));
+  bool moved() const noexcept {
+    DLTensor now;
+    return !describe(tensor, now) || now.ndim != 1 || now.shape[0] != size ||
+           (size > 1 && now.strides[0] != 1) || (size > 0 && data_of(now) != data);
   }
-
-  /// Null where there is no such tensor.
-  template <class T>
-  T* maybe(const char* name, std::int64_t size) {
-    return tensors_.contains(name) ? pointer<T>(name, size) : nullptr;
-  }
-
-  /// A number is one value for all lanes; a tensor holds one per lane (or per group).
-  template <class T>
-  Setting<T> setting(const char* name, std::int64_t size) {
-    const py::object value = tensors_[name];
-    if (!py::isinstance<py::float_>(value)) return Setting<T>{pointer<T>(name, size), T{}};
-    return Setting<T>{nullptr, static_cast<T>(value.cast<double>())};
-  }
-
-  bool known() const { return known_; }
-
-  DLDevice device{};
-
- private:
-  const Named& tensors_;
-  bool known_ = false;
 };
-
-Options options_of(Described& given, std::int64_t n) {
-  Options options;
-  options.on_nan = given.setting<std::uint8_t>("on_nan", n);
-  options.safe_gate = given.setting<std::uint8_t>("safe_gate", n);
-  options.keras = given.setting<std::uint8_t>("keras", n);
-  options.initial_patience = given.setting<std::int32_t>("initial_patience", n);
-  options.accumulate = given.setting<std::int32_t>("accumulate", n);
-  options.window = given.setting<std::int32_t>("window", n);
-  options.smoothing = given.setting<double>("smoothing", n);
-  options.max_reductions = given.setting<std::int32_t>("max_reductions", n);
-  options.patience_at_min = given.setting<std::int32_t>("patience_at_min", n);
-  options.warmup_steps = given.setting<std::int32_t>("warmup_steps", n);
-  options.warmup_start_factor = given.setting<double>("warmup_start_factor", n);
-  options.flags = given.pointer<std::uint8_t>("flags", n);
-  options.age = given.pointer<std::int64_t>("age", n);
-  options.last_reduction = given.maybe<std::int64_t>("last_reduction", n);
-  options.at_min_steps = given.maybe<std::int32_t>("at_min_steps", n);
-  options.total = given.maybe<double>("total", n);
-  options.taken = given.maybe<std::int32_t>("taken", n);
-  options.smooth = given.maybe<double>("smooth", n);
-  options.smooth_rest = given.maybe<double>("smooth_rest", n);
-  options.pushed = given.maybe<std::int64_t>("pushed", n);
-  if (options.pushed) {
-    options.recent_size =
-        static_cast<std::int32_t>(given.size("recent") / std::max<std::int64_t>(n, 1));
-    options.recent = given.pointer<double>("recent", options.recent_size * n);
-  }
-  Events& events = options.events;
-  events.written = given.maybe<std::int64_t>("events_written", 1);
-  if (events.written) {
-    const std::int64_t capacity = events.capacity = given.size("events_lane");
-    events.lane = given.pointer<std::int64_t>("events_lane", capacity);
-    events.group = given.pointer<std::int64_t>("events_group", capacity);
-    events.step = given.pointer<std::int64_t>("events_step", capacity);
-    events.old_rate = given.pointer<double>("events_old_rate", capacity);
-    events.new_rate = given.pointer<double>("events_new_rate", capacity);
-    events.metric = given.pointer<double>("events_metric", capacity);
-    events.best = given.pointer<double>("events_best", capacity);
-  }
-  return options;
-}
 
 class Batch {
  public:
-  /// With `options`, optional parts; they are used in steps with a mask, and, if `always`, in all.
-  Batch(const Named& state, const Named& settings, const std::optional<Named>& options, bool always)
-      : owners_(py::make_tuple(state, settings, options)), always_(always) {
-    Described given(state);
-    const DLTensor best = given("best");
-    const std::int64_t n = best.shape[0];
-    const std::int64_t groups = given("rate").shape[0];
-    device_ = given.device;
-    lanes_.n = n;
-    lanes_.best_dtype = dtype_of(best.dtype).value_or(Dtype::kBool);
-    if (lanes_.best_dtype == Dtype::kFloat32) {
-      lanes_.best = given.pointer<float>("best", n);
-    } else {
-      lanes_.best = given.pointer<double>("best", n);
+  /// `increment_version` is torch's, and is told of writes to `published` and `best`; or None.
+  explicit Batch(py::object increment_version) : increment_version_(std::move(increment_version)) {}
+
+  /// Takes tensors and settings in place of those before. All is checked and built aside and then
+  /// swapped in at once: `copy(copies)` writes values into tensors that stay, and `names` become
+  /// attributes in `namespace_`. No Python code runs between these, so an interruption finds either
+  /// all of it done or nothing.
+  void connect(const Named& tensors, const Named& settings, bool parts, const py::object& keep,
+               const py::object& copy, const Tensors& copies, const Named& namespace_,
+               const Named& names) {
+    Connected next(tensors, settings);
+    Handed published(tensors["published"]), best(tensors["best"]);
+    CurrentStream stream = nullptr;
+    if (next.device.device_type == kDLCUDA) {
+      stream = current_stream_of(best.tensor);
+      prepare_cuda(next.device.device_id);
     }
-    lanes_.clock = given.pointer<std::int32_t>("clock", n);
-    lanes_.outcome = given.pointer<std::uint8_t>("outcome", n);
-    lanes_.num_reductions = given.pointer<std::int32_t>("num_reductions", n);
-    lanes_.num_steps = given.pointer<std::int64_t>("num_steps", 1);
-    lanes_.rate = given.pointer<double>("rate", groups);
-    lanes_.published = given.pointer<float>("published", groups);
-    lanes_.num_groups = groups;
-    lanes_.offsets =
-        state["offsets"].is_none() ? nullptr : given.pointer<std::int64_t>("offsets", n + 1);
-    if (!lanes_.offsets && groups != n) throw std::invalid_argument("rate: one per lane");
-    Described chosen(settings);
-    lanes_.settings.gate_scale = chosen.setting<double>("gate_scale", n);
-    lanes_.settings.gate_shift = chosen.setting<double>("gate_shift", n);
-    lanes_.settings.maximize = chosen.setting<std::uint8_t>("maximize", n);
-    lanes_.settings.patience = chosen.setting<std::int32_t>("patience", n);
-    lanes_.settings.cooldown = chosen.setting<std::int32_t>("cooldown", n);
-    lanes_.settings.factor = chosen.setting<double>("factor", n);
-    lanes_.settings.eps = chosen.setting<double>("eps", n);
-    lanes_.settings.min_lr = chosen.setting<double>("min_lr", groups);
-    if (chosen.known() && !same(chosen.device, device_)) {
-      throw std::invalid_argument("settings: on another device");
-    }
-    if (options) {
-      Described parts(*options);
-      options_ = options_of(parts, n);
-      if (!same(parts.device, device_)) throw std::invalid_argument("options: on another device");
-    }
-    if (device_.device_type == kDLCUDA) {
-      current_stream_ = current_stream_of(state["best"]);
-      prepare_cuda(device_.device_id);
-    } else if (!on_cpu(best)) {
-      throw std::invalid_argument("best: expected a CPU or CUDA tensor");
-    }
+    py::object owners = py::make_tuple(tensors.attr("copy")(), settings.attr("copy")(), keep);
+    py::tuple both = py::make_tuple(published.tensor, best.tensor);
+    py::tuple rates = py::make_tuple(published.tensor);
+    if (copies.size() > 0) copy(*copies);
+    if (PyDict_Update(namespace_.ptr(), names.ptr()) != 0) throw py::error_already_set();
+    lanes_ = next.lanes;
+    device_ = next.device;
+    parts_ = parts;
+    current_stream_ = stream;
+    is_long_ = device_.device_type == kDLCUDA || lanes_.n + lanes_.num_groups >= 2 * kReleaseGil ||
+               std::max(lanes_.n, lanes_.num_groups) >= kReleaseGil;
+    std::swap(published_, published);
+    std::swap(best_, best);
+    std::swap(owners_, owners);
+    std::swap(rates_, rates);
+    std::swap(rates_and_best_, both);
   }
 
-  /// Many steps: one history for all lanes, `[epochs]`, or one for each, `[epochs, n]`. `rows` are
-  /// flat tensors by the names of Record's fields.
+  /// From now on torch is told of writes to `best` too.
+  void watch_best() noexcept { best_is_out_ = true; }
+
+  /// Throws only what CUDA calls throw. `mask` may be null.
+  std::int64_t step(py::handle array, py::handle mask) {
+    if (is_long_ || turn_.taken()) return step_in_turn(array, mask);
+    Metrics metrics;
+    const std::uint8_t* active = nullptr;
+    if (!reads(array, metrics) || (mask && !reads_mask(mask, active))) return kUnreadable;
+    if (turn_.taken()) return step_in_turn(array, mask);  // since: reading may run Python code
+    if (has_moved()) return kMoved;
+    return tell(run(metrics, active));
+  }
+
   void replay(py::handle array, const Named& rows, int threads) {
+    const InTurn mine(turn_);
+    if (has_moved()) throw std::runtime_error("lanes: their memory was moved");
     const History history = history_of(array);
-    Described given(rows);
-    Record record;
-    record.first_cut = given.pointer<std::int32_t>("first_cut", lanes_.n);
-    record.wasted = given.pointer<std::int32_t>("wasted", lanes_.n);
-    const std::int64_t entries = history.epochs * lanes_.n;
-    record.published = given.maybe<float>("published", history.epochs * lanes_.num_groups);
-    record.outcome = given.maybe<std::uint8_t>("outcome", entries);
-    if (lanes_.best_dtype == Dtype::kFloat32) {
-      record.best = given.maybe<float>("best", entries);
+    const Record record = record_of(rows, lanes_, history.epochs, device_);
+    const bool on_gpu = device_.device_type == kDLCUDA;
+    void* stream = on_gpu ? stream_for(array) : nullptr;
+    const py::gil_scoped_release unlocked;
+    if (on_gpu) {
+      replay_cuda(lanes_, history, record, parts_, device_.device_id, stream);
     } else {
-      record.best = given.maybe<double>("best", entries);
-    }
-    record.clock = given.maybe<std::int32_t>("clock", entries);
-    record.value = given.maybe<double>("value", entries);
-    if (!same(given.device, device_)) throw std::invalid_argument("rows: on another device");
-    if (device_.device_type == kDLCUDA) {
-      void* stream = stream_for(array);
-      py::gil_scoped_release unlocked;
-      if (always_) {
-        replay_cuda(lanes_, *options_, history, record, device_.device_id, stream);
-      } else {
-        replay_cuda(lanes_, history, record, device_.device_id, stream);
-      }
-      return;
-    }
-    py::gil_scoped_release unlocked;
-    const std::lock_guard<std::mutex> alone(stepping_);
-    if (always_) {
-      replay_cpu(lanes_, *options_, history, record, threads);
-    } else {
-      replay_cpu(lanes_, history, record, threads);
+      replay_cpu(lanes_, history, record, parts_, threads);
     }
   }
 
-  /// Throws only what CUDA calls throw.
-  std::int64_t step(py::handle array) {
-    Metrics metrics;
-    return reads(array, metrics) ? advance(array, metrics, nullptr) : kUnreadable;
-  }
+  /// Whether a tensor that users were given is not where it was, or not what it was.
+  bool has_moved() const noexcept { return published_.moved() || best_.moved(); }
 
-  /// The same for lanes of which `mask`, a contiguous bool or uint8 vector, holds no 0.
-  std::int64_t step_masked(py::handle array, py::handle mask) {
-    Metrics metrics;
-    DLTensor flags;
-    if (!options_ || !reads(array, metrics) || !borrow(mask, flags) || !is_here(flags)) {
-      return kUnreadable;
-    }
-    const auto dtype = dtype_of(flags.dtype);
-    const bool fits = flags.ndim == 1 && flags.shape[0] == lanes_.n &&
-                      (flags.shape[0] < 2 || flags.strides[0] == 1) &&
-                      (dtype == Dtype::kBool || dtype == Dtype::kUInt8) &&
-                      (data_of(flags) || lanes_.n == 0);
-    if (!fits) return kUnreadable;
-    return advance(array, metrics, static_cast<const std::uint8_t*>(data_of(flags)));
-  }
+  void enter() { turn_.take(); }
+  void leave(py::object, py::object, py::object) { turn_.give(); }
 
  private:
+  struct InTurn {
+    explicit InTurn(Turn& turn) : turn_(turn) { turn.take(); }
+    ~InTurn() { turn_.give(); }
+    InTurn(const InTurn&) = delete;
+    InTurn& operator=(const InTurn&) = delete;
+    Turn& turn_;
+  };
+
+  std::int64_t step_in_turn(py::handle array, py::handle mask) {
+    const InTurn mine(turn_);
+    const py::object held = storage_of(array), held_mask = mask ? storage_of(mask) : py::none();
+    Metrics metrics;
+    const std::uint8_t* active = nullptr;
+    if (!reads(array, metrics) || (mask && !reads_mask(mask, active))) return kUnreadable;
+    if (has_moved()) return kMoved;
+    if (device_.device_type == kDLCUDA) return launch(array, metrics, active);
+    Stepped done;
+    if (is_long_) {
+      without_lock([&] { done = run(metrics, active); });
+    } else {
+      done = run(metrics, active);
+    }
+    return tell(done);
+  }
+
   bool is_here(const DLTensor& tensor) const {
     return device_.device_type == kDLCUDA ? same(tensor.device, device_) : on_cpu(tensor);
   }
@@ -271,6 +181,17 @@ class Batch {
     }
     out = Metrics{data, tensor.ndim == 0 ? 1 : tensor.strides[0], *dtype};
     return true;
+  }
+
+  /// Whether `mask` is a contiguous bool or uint8 vector, one for each lane.
+  bool reads_mask(py::handle mask, const std::uint8_t*& out) const {
+    DLTensor flags;
+    if (!describe(mask, flags) || !is_here(flags)) return false;  // no bool is negated
+    const auto dtype = dtype_of(flags.dtype);
+    out = static_cast<const std::uint8_t*>(data_of(flags));
+    return flags.ndim == 1 && flags.shape[0] == lanes_.n &&
+           (flags.shape[0] < 2 || flags.strides[0] == 1) &&
+           (dtype == Dtype::kBool || dtype == Dtype::kUInt8) && (out || lanes_.n == 0);
   }
 
   History history_of(py::handle array) const {
@@ -299,17 +220,9 @@ class Batch {
     return stream;
   }
 
-  std::int64_t advance(py::handle array, const Metrics& metrics, const std::uint8_t* active) {
-    if (device_.device_type == kDLCUDA) return launch(array, metrics, active);
-    if (lanes_.n < kReleaseGil) return run(metrics, active);
-    py::gil_scoped_release unlocked;
-    const std::lock_guard<std::mutex> alone(stepping_);
-    return run(metrics, active);
-  }
-
-  std::int64_t run(const Metrics& metrics, const std::uint8_t* active) {
-    if (active || always_) return step_cpu(lanes_, *options_, metrics, active);
-    return step_cpu(lanes_, metrics);
+  Stepped run(const Metrics& metrics, const std::uint8_t* active) const noexcept {
+    if (lanes_.n == 0) return {};
+    return active || parts_ ? step_lanes_cpu(lanes_, metrics, active) : step_cpu(lanes_, metrics);
   }
 
   /// The state is ordered by the stream of the library that made it. Metrics of another library are
@@ -318,22 +231,47 @@ class Batch {
     if (current_stream_of(array) != current_stream_) return kUnreadable;
     void* stream = nullptr;
     if (current_stream_(kDLCUDA, device_.device_id, &stream) != 0) throw py::error_already_set();
-    py::gil_scoped_release unlocked;  // a launch waits where thousands are in the queue
-    if (active || always_) {
-      step_cuda(lanes_, *options_, metrics, active, device_.device_id, stream);
-    } else {
-      step_cuda(lanes_, metrics, device_.device_id, stream);
+    {
+      const py::gil_scoped_release unlocked;  // a launch waits where thousands are in the queue
+      if (active || parts_) {
+        step_lanes_cuda(lanes_, metrics, active, device_.device_id, stream);
+      } else {
+        step_cuda(lanes_, metrics, device_.device_id, stream);
+      }
     }
+    written(best_is_out_ ? rates_and_best_ : rates_);  // nobody here knows what was
     return 0;
   }
 
-  py::tuple owners_;  // keeps the tensors behind the pointers alive
+  /// Tells torch what a step wrote of what users were given, so that autograd can refuse to use a
+  /// value that it saved before. Where `best` never was given to anybody that costs nothing.
+  std::int64_t tell(const Stepped& done) const noexcept {
+    if (best_is_out_ && done.improved) {
+      written(rates_and_best_);
+    } else if (done.reduced > 0) {
+      written(rates_);
+    }
+    return done.reduced;
+  }
+
+  void written(const py::tuple& tensors) const noexcept {
+    if (increment_version_.is_none()) return;
+    PyObject* answer = PyObject_CallOneArg(increment_version_.ptr(), tensors.ptr());
+    if (!answer) PyErr_Clear();
+    Py_XDECREF(answer);
+  }
+
+  py::object increment_version_;
+  py::object owners_;  // keeps what is behind the pointers alive
+  Handed published_, best_;
+  py::tuple rates_, rates_and_best_;
+  bool best_is_out_ = false;
   DLDevice device_{};
   CurrentStream current_stream_ = nullptr;
-  std::mutex stepping_;
+  Turn turn_;
   Lanes lanes_{};
-  std::optional<Options> options_;
-  bool always_;
+  bool parts_ = false;    // whether whole steps are those of lanes with optional parts
+  bool is_long_ = false;  // so that a step gives the interpreter lock up
 };
 
 template <class Call>
@@ -349,33 +287,44 @@ PyObject* answer(Call call) noexcept {
 }
 
 PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
-  return answer([&] { return batch.step(args[0]); });
+  return answer([&] { return batch.step(args[0], {}); });
 }
 
 PyObject* step_masked_fast(Batch& batch, PyObject* const* args) noexcept {
-  return answer([&] { return batch.step_masked(args[0], args[1]); });
+  return answer([&] { return batch.step(args[0], args[1]); });
 }
 
 }  // namespace
 
 void register_lanes(py::module_& m) {
+  py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Zero bytes that the core owns.")
+      .def(py::init<std::size_t>(), py::arg("size"))
+      .def_buffer(&Memory::info);
   py::class_<Batch> lanes(m, "Lanes", "N lanes over tensors that the caller allocated.");
-  lanes.def(py::init<const Named&, const Named&, const std::optional<Named>&, bool>(),
-            py::arg("state"), py::arg("settings"), py::arg("options") = py::none(),
-            py::arg("always") = false);
-  lanes.def(
-      "replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
-      "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.");
+  lanes.def(py::init<py::object>(), py::arg("increment_version"))
+      .def("connect", &Batch::connect, py::arg("tensors"), py::arg("settings"), py::arg("parts"),
+           py::arg("keep") = py::none(), py::arg("copy") = py::none(),
+           py::arg("copies") = Tensors(py::tuple()), py::arg("namespace") = Named(py::dict()),
+           py::arg("names") = Named(py::dict()),
+           "Take tensors and settings, all or nothing, at once.")
+      .def("watch_best", &Batch::watch_best, "Tell torch of writes to best too.")
+      .def("has_moved", &Batch::has_moved, "Whether lr or best is not where it was.")
+      .def("replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
+           "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.")
+      .def("__enter__", &Batch::enter)
+      .def("__exit__", &Batch::leave);
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"
       "Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows "
-      "yet), "
-      "or -1, and nothing changed, if `metrics` cannot be read in place.");
+      "yet); or, and nothing changed, UNREADABLE if `metrics` cannot be read in place and MOVED if "
+      "tensors are no longer where they were.");
   def_fast<Batch, 2, step_masked_fast>(
       lanes, "step_masked",
       "step_masked(self: torch_plateau._core.Lanes, metrics: object, active: object) -> int\n\n"
       "The same for the lanes of which `active` holds no 0; the others keep their state.");
+  m.attr("UNREADABLE") = kUnreadable;
+  m.attr("MOVED") = kMoved;
 }
 
 }  // namespace plateau

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   plateau::register_lanes(m);
   plateau::register_lane(m);
   plateau::register_rates(m);
+  plateau::register_tables(m);
   m.def(
       "build_info",
       [] {
@@ -20,9 +21,8 @@ PYBIND11_MODULE(_core, m) {
         const plateau::CudaBuild cuda = plateau::cuda_build();
         info["cuda"] = cuda.toolkit;
         info["cuda_architectures"] = cuda.architectures;
-        info["cuda_devices"] = plateau::cuda_device_count();
         info["cuda_option"] = PLATEAU_CUDA_OPTION;
         return info;
       },
-      "How this module was built, and how many CUDA devices it can use.");
+      "How this module was built.");
 }

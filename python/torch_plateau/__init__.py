@@ -44,6 +44,8 @@ def build_info() -> dict[str, Any]:
       the last by the driver
     - ``cuda_option``: TORCH_PLATEAU_CUDA at build
     - ``cuda_usable``: whether there are kernels, a driver, a device, and a torch that sees it
+
+    Devices are counted without initialising CUDA, so a process may still fork afterwards.
     """
     core = _core_build_info()
     architectures = [int(each) / 100 for each in core["cuda_architectures"].split(",") if each]
@@ -53,5 +55,5 @@ def build_info() -> dict[str, Any]:
         "cuda": core["cuda"],
         "cuda_architectures": [f"{each:.1f}" for each in architectures],
         "cuda_option": core["cuda_option"],
-        "cuda_usable": core["cuda_devices"] > 0 and torch.cuda.is_available(),
+        "cuda_usable": core["cuda"] != "" and torch.cuda.device_count() > 0,
     }

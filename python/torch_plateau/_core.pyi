@@ -8,26 +8,54 @@ import typing
 
 __all__: list[str] = [
     "FIRED",
+    "LANES_PER_COUNT",
     "Lane",
     "Lanes",
+    "MOVED",
+    "Memory",
     "RATES_CHANGED",
+    "REASONS",
+    "UNREADABLE",
+    "bits",
     "build_info",
     "cut",
     "cut_floats",
     "same_rates",
+    "settings_table",
+    "state_table",
 ]
+
+class Memory:
+    """
+    Zero bytes that the core owns.
+    """
+    def __init__(self, size: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class Lanes:
     """
     N lanes over tensors that the caller allocated.
     """
-    def __init__(
+    def __enter__(self) -> None: ...
+    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
+    def __init__(self, increment_version: typing.Any) -> None: ...
+    def connect(
         self,
-        state: dict[str, typing.Any],
+        tensors: dict[str, typing.Any],
         settings: dict[str, typing.Any],
-        options: dict[str, typing.Any] | None = None,
-        always: bool = False,
-    ) -> None: ...
+        parts: bool,
+        keep: typing.Any = None,
+        copy: typing.Any = None,
+        copies: tuple[typing.Any, ...] = (),
+        namespace: dict[str, typing.Any] = {},
+        names: dict[str, typing.Any] = {},
+    ) -> None:
+        """
+        Take tensors and settings, all or nothing, at once.
+        """
+    def has_moved(self) -> bool:
+        """
+        Whether lr or best is not where it was.
+        """
     def replay(
         self,
         history: typing.Any,
@@ -39,11 +67,15 @@ class Lanes:
         """
     def step(self, metrics: typing.Any) -> int:
         """
-        Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows yet), or -1, and nothing changed, if `metrics` cannot be read in place.
+        Advance every lane. Returns how many had a rate lowered (0 on a GPU, where nobody knows yet); or, and nothing changed, UNREADABLE if `metrics` cannot be read in place and MOVED if tensors are no longer where they were.
         """
     def step_masked(self, metrics: typing.Any, active: typing.Any) -> int:
         """
         The same for the lanes of which `active` holds no 0; the others keep their state.
+        """
+    def watch_best(self) -> None:
+        """
+        Tell torch of writes to best too.
         """
 
 class Lane:
@@ -57,10 +89,13 @@ class Lane:
         """
     def set_gate(
         self,
-        scale: typing.SupportsFloat | typing.SupportsIndex,
-        shift: typing.SupportsFloat | typing.SupportsIndex,
-        maximize: bool,
-    ) -> None: ...
+        mode: typing.SupportsInt | typing.SupportsIndex,
+        threshold: typing.SupportsFloat | typing.SupportsIndex,
+        threshold_mode: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Words as codes.
+        """
     def step(self, metric: typing.Any, groups: typing.Any, rates: typing.Any) -> int:
         """
         Take one metric. Returns FIRED and RATES_CHANGED bits, or -1, and nothing changed, if the metric cannot be read in place.
@@ -90,9 +125,14 @@ class Lane:
     @patience.setter
     def patience(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
+def bits() -> dict[str, int]:
+    """
+    What is packed in bytes: outcome and flags, and why of a replay.
+    """
+
 def build_info() -> dict[str, typing.Any]:
     """
-    How this module was built, and how many CUDA devices it can use.
+    How this module was built.
     """
 
 def cut(
@@ -120,5 +160,19 @@ def same_rates(optimizers: typing.Any, rates: typing.Any) -> bool:
     Whether the groups of `optimizers`, in order, hold the very objects in the list `rates`.
     """
 
+def settings_table() -> list[dict[str, typing.Any]]:
+    """
+    A row per setting, see csrc/plateau/settings.hpp.
+    """
+
+def state_table() -> list[dict[str, typing.Any]]:
+    """
+    A row per field of the state, see csrc/plateau/state.hpp.
+    """
+
 FIRED: int = 1
+LANES_PER_COUNT: int = 256
+MOVED: int = -2
 RATES_CHANGED: int = 2
+REASONS: str = "passed skipped froze collecting warming cooling better bad nan"
+UNREADABLE: int = -1

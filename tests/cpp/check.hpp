@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdio>
+#include <string>
 
 inline int failures = 0;
 
@@ -11,4 +12,15 @@ inline int failures = 0;
       std::printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
       ++failures;                                                         \
     }                                                                     \
+  } while (false)
+
+/// Checks that differing() finds no difference between the two, or says where they differ.
+#define CHECK_SAME(one, other)                                                         \
+  do {                                                                                 \
+    const std::string names = differing(one, other);                                   \
+    if (!names.empty()) {                                                              \
+      std::printf("%s:%d: %s and %s differ in:%s\n", __FILE__, __LINE__, #one, #other, \
+                  names.c_str());                                                      \
+      ++failures;                                                                      \
+    }                                                                                  \
   } while (false)

@@ -3,208 +3,145 @@
 // CUDA, for machines without a GPU, and with CUDA, as test_kernel_device, for those that have one.
 #include <cuda_runtime.h>
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
-#include <cstring>
+#include <cstdio>
 #include <limits>
-#include <random>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "check.hpp"
+#include "drawn.hpp"
 #include "plateau/step.hpp"
 #include "twins.hpp"
 
 void test_replay();
+void test_launches();
 
 namespace {
 
 using namespace plateau;
 
-template <class T, class M>
-void compare(std::int64_t n, bool each, Dtype dtype, std::initializer_list<M> values,
-             std::int64_t stride = 1, std::size_t shift = 0,
-             const std::vector<std::int64_t>& counts = {}, int steps = 4) {
-  Pair<T> pair(n, each, counts);
-  const std::int64_t length = n * (stride < 0 ? -stride : stride);
-  const std::int64_t first = stride < 0 ? length - 1 : 0;
+/// How metrics lie in memory: as values of `dtype`, `stride` apart, `shift` elements off a
+/// boundary.
+struct Layout {
+  Dtype dtype;
+  std::int64_t stride = 1;
+  std::size_t shift = 0;
+};
+
+/// Steps lanes of type B on both sides. Returns how many cuts there were.
+template <class B, class M>
+std::int64_t compare(const Draw& draw, const Layout& layout, const std::vector<M>& values,
+                     bool masked = false, int steps = 2) {
+  Twins<B> twins(drawn<B>(draw));
+  const std::int64_t length = draw.form.n * std::abs(layout.stride);
+  const std::int64_t first = layout.stride < 0 ? length - 1 : 0;
+  std::int64_t before = 0, after = 0;
+  for (const std::int32_t count : twins.host.state.num_reductions) before += count;
   for (int step = 0; step < steps; ++step) {
-    const Twin<M> metrics(some<M>(length, values), shift);
-    pair.step(metrics.host.data() + first, metrics.device + first, stride, dtype);
+    const Twin<M> metrics(some(length, values), layout.shift);
+    const Twin<std::uint8_t> mask(some<std::uint8_t>(draw.form.n, {0, 1, 1}));
+    twins.step(metrics, layout.dtype, layout.stride, first, masked ? &mask : nullptr);
   }
+  for (const std::int32_t count : twins.host.state.num_reductions) after += count;
+  return after - before;
 }
 
-/// Steps lanes with optional parts, some of them masked, and returns how many cuts were recorded.
-template <class T>
-std::int64_t compare_options(std::int64_t n, bool each, bool all, bool masked,
-                             std::initializer_list<T> values,
-                             const std::vector<std::int64_t>& counts = {}) {
-  Pair<T> pair(n, each, counts);
-  Parts parts(n, pair.groups, each, all);
-  for (int step = 0; step < 6; ++step) {
-    const Twin<T> metrics(some<T>(n, values));
-    const Twin<std::uint8_t> mask(some<std::uint8_t>(n, {0, 1, 1}));
-    const std::int64_t first = parts.written.host[0];
-    const Dtype dtype = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
-    step_cpu(pair.host, parts.host, Metrics{metrics.host.data(), 1, dtype},
-             masked ? mask.host.data() : nullptr);
-    step_cuda(pair.device, parts.device, Metrics{metrics.device, 1, dtype},
-              masked ? mask.device : nullptr, 0, nullptr);
-    pair.check();
-    parts.check(first);
-  }
-  return parts.written.host[0];
-}
-
-const std::initializer_list<float> kFloats = {1.0F,
-                                              0.5F,
-                                              0.75F,
-                                              -1.0F,
-                                              0.25F,
-                                              std::numeric_limits<float>::quiet_NaN(),
-                                              std::numeric_limits<float>::infinity()};
-const std::initializer_list<double> kDoubles = {
-    1.0, 0.1, 0.75, -1.0, 0.25, std::numeric_limits<double>::quiet_NaN()};
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+const std::vector<float> kFloats = {1.0F, 0.5F, 0.75F, -1.0F, 0.25F, kNan, kInf};
+const std::vector<double> kDoubles = {1.0, 0.1, 0.75, -1.0, 0.25, kNan, -kInf};
+const Layout k32{Dtype::kFloat32}, k64{Dtype::kFloat64};
 
 void any_number_of_lanes_is_stepped_as_on_the_host() {
-  for (const bool each : {false, true}) {
+  std::int64_t cuts = 0;
+  for (const Each each : {Each::kNone, Each::kAll, Each::kFew}) {
     for (const std::int64_t n : {1, 2, 255, 256, 257, 1000}) {
-      compare<float, float>(n, each, Dtype::kFloat32, kFloats);
-      compare<double, double>(n, each, Dtype::kFloat64, kDoubles);
+      cuts += compare<float>({{n}, each}, k32, kFloats);
+      cuts += compare<double>({{n}, each}, k64, kDoubles);
     }
   }
+  CHECK(cuts > 1000);
 }
 
 constexpr std::int64_t kMany = (1 << 18) + 3;  // taken four at a time, with a rest
 
 void many_lanes_are_stepped_as_on_the_host() {
-  for (const bool each : {false, true}) {
-    compare<float, float>(kMany, each, Dtype::kFloat32, kFloats, 1, 0, {}, 2);
-    compare<double, double>(kMany, each, Dtype::kFloat64, kDoubles, 1, 0, {}, 2);
-    compare<double, float>(kMany, each, Dtype::kFloat32, kFloats, 1, 0, {}, 2);
+  for (const Each each : {Each::kNone, Each::kAll}) {
+    const Draw draw{{kMany}, each};
+    compare<float>(draw, k32, kFloats, false, 1);
+    compare<double>(draw, k64, kDoubles, false, 1);
+    compare<double>(draw, k32, kFloats, false, 1);
   }
-  compare<float, float>(kMany, true, Dtype::kFloat32, kFloats, 1, 1, {}, 2);  // misaligned
+  compare<float>({{kMany}, Each::kAll}, {Dtype::kFloat32, 1, 1}, kFloats, false, 1);  // misaligned
 }
 
 void strides_and_misaligned_metrics_are_read() {
   for (const std::int64_t stride : {2, 3, -1, -2}) {
-    compare<float, float>(300, false, Dtype::kFloat32, kFloats, stride);
-    compare<double, double>(300, true, Dtype::kFloat64, kDoubles, stride, 1);
+    compare<float>({{300}}, {Dtype::kFloat32, stride}, kFloats);
+    compare<double>({{300}, Each::kAll}, {Dtype::kFloat64, stride, 1}, kDoubles);
   }
-  compare<double, float>(300, true, Dtype::kFloat32, kFloats, 1, 3);
+  compare<double>({{300}, Each::kAll}, {Dtype::kFloat32, 1, 3}, kFloats);
+}
+
+template <class B, class M>
+void compare_dtype(Dtype dtype, const std::vector<M>& values) {
+  compare<B>({{300}, Each::kAll}, {dtype}, values);
 }
 
 void metrics_of_every_dtype_are_read() {
-  compare<double, std::uint8_t>(300, true, Dtype::kBool, {0, 1, 255});
-  compare<float, std::uint8_t>(300, true, Dtype::kBool, {0, 1});
-  compare<float, std::int8_t>(300, true, Dtype::kInt8, {-128, 127, 0, -1});
-  compare<float, std::int16_t>(300, true, Dtype::kInt16, {-32768, 32767, 0, 1});
-  compare<double, std::int32_t>(300, true, Dtype::kInt32, {INT32_MIN, INT32_MAX, 0});
-  compare<double, std::int64_t>(300, true, Dtype::kInt64, {INT64_MIN, INT64_MAX, 0});
-  compare<float, std::uint8_t>(300, true, Dtype::kUInt8, {0, 255, 1});
-  compare<float, std::uint16_t>(300, true, Dtype::kUInt16, {0, 65535, 1});
-  compare<double, std::uint32_t>(300, true, Dtype::kUInt32, {0, UINT32_MAX, 1});
-  compare<double, std::uint64_t>(300, true, Dtype::kUInt64, {0, UINT64_MAX, (1ULL << 63) + 1025});
-  const std::initializer_list<std::uint16_t> bits = {0x3C00, 0x8000, 0x0001, 0x7BFF,
-                                                     0xFC00, 0x7E00, 0x3555};
-  compare<float, std::uint16_t>(300, true, Dtype::kFloat16, bits);
-  compare<double, std::uint16_t>(300, true, Dtype::kBFloat16, bits);
+  compare_dtype<double, std::uint8_t>(Dtype::kBool, {0, 1, 255});
+  compare_dtype<float, std::uint8_t>(Dtype::kBool, {0, 1});
+  compare_dtype<float, std::int8_t>(Dtype::kInt8, {-128, 127, 0, -1});
+  compare_dtype<float, std::int16_t>(Dtype::kInt16, {-32768, 32767, 0, 1});
+  compare_dtype<double, std::int32_t>(Dtype::kInt32, {INT32_MIN, INT32_MAX, 0});
+  compare_dtype<double, std::int64_t>(Dtype::kInt64, {INT64_MIN, INT64_MAX, 0});
+  compare_dtype<float, std::uint8_t>(Dtype::kUInt8, {0, 255, 1});
+  compare_dtype<float, std::uint16_t>(Dtype::kUInt16, {0, 65535, 1});
+  compare_dtype<double, std::uint32_t>(Dtype::kUInt32, {0, UINT32_MAX, 1});
+  compare_dtype<double, std::uint64_t>(Dtype::kUInt64, {0, UINT64_MAX, (1ULL << 63) + 1025});
+  const std::vector<std::uint16_t> bits = {0x3C00, 0x8000, 0x0001, 0x7BFF, 0xFC00, 0x7E00, 0x3555};
+  compare_dtype<float>(Dtype::kFloat16, bits);
+  compare_dtype<double>(Dtype::kBFloat16, bits);
+}
+
+/// Counts of rates for which blocks take one lane, a few, and as many as they may.
+const std::vector<std::vector<std::int64_t>> kCounts = {{1},
+                                                        {3, 0, 1, 2},
+                                                        {0, 0, 5, 0},
+                                                        {10000},
+                                                        {2000, 1, 0, 3000, 1, 4000},
+                                                        std::vector<std::int64_t>(700, 2),
+                                                        std::vector<std::int64_t>(300, 40),
+                                                        {0}};
+
+Form owning(const std::vector<std::int64_t>& counts) {
+  return {static_cast<std::int64_t>(counts.size()), counts};
 }
 
 void lanes_may_own_any_number_of_rates() {
-  const std::vector<std::vector<std::int64_t>> all_counts = {{1},
-                                                             {3, 0, 1, 2},
-                                                             {0, 0, 5, 0},
-                                                             {10000},
-                                                             {2000, 1, 0, 3000, 1, 4000},
-                                                             std::vector<std::int64_t>(700, 2),
-                                                             std::vector<std::int64_t>(300, 40),
-                                                             {0}};
-  for (const auto& counts : all_counts) {
-    for (const bool each : {false, true}) {
-      const auto n = static_cast<std::int64_t>(counts.size());
-      compare<float, float>(n, each, Dtype::kFloat32, kFloats, 1, 0, counts);
-      compare<double, double>(n, each, Dtype::kFloat64, kDoubles, 2, 0, counts);
+  for (const auto& counts : kCounts) {
+    for (const Each each : {Each::kNone, Each::kAll}) {
+      compare<float>({owning(counts), each}, k32, kFloats);
+      compare<double>({owning(counts), each}, {Dtype::kFloat64, 2}, kDoubles);
     }
   }
 }
 
 void lanes_with_optional_parts_are_stepped_as_on_the_host() {
   const std::vector<std::int64_t> counts = {3, 0, 1, 40, 2, 2, 2, 900, 1};
-  const auto n = static_cast<std::int64_t>(counts.size());
   std::int64_t cuts = 0;
-  for (int round = 0; round < 4; ++round) {
-    const bool each = round != 1;
-    const bool masked = round != 2;
-    cuts += compare_options<double>(300, each, round != 3, masked, kDoubles);
-    cuts += compare_options<double>(n, each, round != 3, masked, kDoubles, counts);
+  for (int round = 0; round < 6; ++round) {
+    const Each each = round % 3 == 0 ? Each::kNone : round % 3 == 1 ? Each::kAll : Each::kFew;
+    const bool masked = round < 3;
+    for (Form form : {Form{300}, Form{1000}, owning(counts)}) {
+      form.events = round % 4 ? form.groups() + round % 5 : 0;
+      cuts += compare<double>({form, each, true}, k64, kDoubles, masked, 3);
+      cuts += compare<float>({form, each, true}, k32, kFloats, masked, 3);
+      compare<double>({form, each, false}, k64, kDoubles, true);
+    }
   }
-  // averages need float64 lanes, so here all parts are missing
-  compare_options<float>(300, true, false, true, kFloats);
-  compare_options<float>(n, true, false, true, kFloats, counts);
-  CHECK(cuts > 100);
+  CHECK(cuts > 1000);
 }
-
-#ifdef threadIdx  // only the emulation counts launches and fails to order
-
-void a_step_is_one_launch_on_the_device_and_stream_it_is_given() {
-  int target = 0;
-  for (const bool grouped : {false, true}) {
-    Pair<float> pair(3, true,
-                     grouped ? std::vector<std::int64_t>{1, 2, 3} : std::vector<std::int64_t>{});
-    Parts parts(3, pair.groups, true, true);
-    const Twin<float> metrics({1.0F, 2.0F, 3.0F});
-    emulation::launches = 0;
-    step_cuda(pair.device, Metrics{metrics.device, 1, Dtype::kFloat32}, 1, &target);
-    step_cuda(pair.device, parts.device, Metrics{metrics.device, 1, Dtype::kFloat32}, nullptr, 1,
-              &target);
-    CHECK(emulation::launches == 2);
-    CHECK(emulation::stream == &target);
-    CHECK(emulation::launched_on == 1);
-    CHECK(emulation::device == 0);
-  }
-}
-
-void no_lanes_launch_nothing() {
-  emulation::launches = 0;
-  compare<float, float>(0, false, Dtype::kFloat32, kFloats);
-  CHECK(emulation::launches == 0);
-}
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-void a_call_that_fails_is_named_and_cleared_and_changes_nothing() {
-  Pair<double> pair(3, false, {});
-  const Twin<double> metrics({-1.0, -2.0, -3.0});
-  for (int call = 0; call < 2; ++call) {
-    emulation::failing = 3;
-    const std::string message = message_of([&] {
-      call ? prepare_cuda(1)
-           : step_cuda(pair.device, Metrics{metrics.device, 1, Dtype::kFloat64}, 1, nullptr);
-    });
-    CHECK(message.find(call ? "cudaFuncGetAttributes(" : "cudaLaunchKernel(") == 0);
-    CHECK(message.find("cudaErrorEmulated, made to fail") != std::string::npos);
-    CHECK(emulation::failing == 0);
-    CHECK(emulation::device == 0);
-  }
-  CHECK(pair.best.same() && pair.clock.same() && pair.num_steps.same());
-  emulation::failing = 3;
-  CHECK(cuda_device_count() == 0);
-  CHECK(emulation::failing == 0);
-  CHECK(cuda_device_count() == 2);
-}
-
-#endif
 
 }  // namespace
 
@@ -216,10 +153,8 @@ int main() {
   lanes_may_own_any_number_of_rates();
   lanes_with_optional_parts_are_stepped_as_on_the_host();
   test_replay();
-#ifdef threadIdx
-  a_step_is_one_launch_on_the_device_and_stream_it_is_given();
-  no_lanes_launch_nothing();
-  a_call_that_fails_is_named_and_cleared_and_changes_nothing();
+#ifdef threadIdx  // the emulation, which counts launches and fails to order
+  test_launches();
 #endif
   std::printf("%d failures\n", failures);
   return failures != 0;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The time loops: the host's against stepping, and the device's against the host's, bit for bit.
+// The device's time loop against the host's, bit for bit, and against itself when asked why.
 #include <cstdint>
-#include <initializer_list>
 #include <vector>
 
 #include "check.hpp"
+#include "drawn.hpp"
 #include "plateau/replay.hpp"
-#include "plateau/step.hpp"
+#include "rows.hpp"
 #include "twins.hpp"
 
 void test_replay();
@@ -17,158 +17,83 @@ using namespace plateau;
 
 constexpr std::int64_t kEpochs = 9;
 
-/// Everything that a replay can write down, on both sides.
-template <class T>
-struct Rows {
-  Rows(std::int64_t n, std::int64_t groups)
-      : first_cut(zeros<std::int32_t>(n)),
-        wasted(zeros<std::int32_t>(n)),
-        published(zeros<float>(kEpochs * groups)),
-        outcome(zeros<std::uint8_t>(kEpochs * n)),
-        best(zeros<T>(kEpochs * n)),
-        clock(zeros<std::int32_t>(kEpochs * n)),
-        value(zeros<double>(kEpochs * n)) {}
-
-  template <class V>
-  static std::vector<V> zeros(std::int64_t size) {
-    return std::vector<V>(static_cast<std::size_t>(size));
+/// What a replay on the device writes down.
+template <class B>
+class DeviceRows {
+ public:
+  explicit DeviceRows(const Rows<Vector, B>& zeros) {
+    for_rows(rows_, zeros, [](const char*, auto& array, auto& values) { array.hold(values); });
+  }
+  Record record() { return record_of(rows_); }
+  Rows<Vector, B> read() {
+    Rows<Vector, B> found;
+    for_rows(found, rows_, [](const char*, auto& values, auto& array) { values = array.read(); });
+    return found;
   }
 
-  Record record(bool on_device, bool all) {
-    const auto side = [on_device](auto& twin) {
-      return on_device ? twin.device : twin.host.data();
-    };
-    Record out;
-    out.first_cut = side(first_cut);
-    out.wasted = side(wasted);
-    if (!all) return out;
-    out.published = side(published);
-    out.outcome = side(outcome);
-    out.best = side(best);
-    out.clock = side(clock);
-    out.value = side(value);
-    return out;
-  }
-
-  void check() const {
-    CHECK(first_cut.same());
-    CHECK(wasted.same());
-    CHECK(published.same());
-    CHECK(outcome.same());
-    CHECK(best.same());
-    CHECK(clock.same());
-    CHECK(value.same());
-  }
-
-  Twin<std::int32_t> first_cut, wasted;
-  Twin<float> published;
-  Twin<std::uint8_t> outcome;
-  Twin<T> best;
-  Twin<std::int32_t> clock;
-  Twin<double> value;
+ private:
+  Rows<Array, B> rows_;
 };
 
-struct Form {
-  std::int64_t n;
-  bool each, shared, all, options;
-  std::vector<std::int64_t> counts = {};
-};
-
-/// Replays on both sides and compares all that was written. Returns how many lanes were cut.
-template <class T>
-std::int64_t compare(const Form& form) {
-  const std::int64_t n = form.n;
-  const Dtype dtype = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
-  Pair<T> pair(n, form.each, form.counts);
-  Parts parts(n, pair.groups, form.each, sizeof(T) == 8);
-  parts.host.events = parts.device.events = Events{};
-  Rows<T> rows(n, pair.groups);
-  const std::int64_t width = form.shared ? 1 : n;
-  const Twin<T> metrics(some<T>(kEpochs * width, {T(0.4), T(0.9), T(2.0), T(0.0), T(-1.0)}));
-  const auto history = [&](const T* data) {
-    return History{{data, form.shared ? 0 : 1, dtype}, width, kEpochs};
+/// Replays on both sides and compares all that was written, and with a replay that writes down why.
+/// Returns how many lanes were cut.
+template <class B>
+std::int64_t compare(const Draw& draw, bool shared, Tell tell) {
+  const std::int64_t width = shared ? 1 : draw.form.n;
+  const Held<B> held = drawn<B>(draw);
+  Twins<B> twins(held), asked(held);
+  const auto zeros = rows_for<B>(draw.form, kEpochs, tell);
+  const auto all = rows_for<B>(draw.form, kEpochs, Tell::kReasons);
+  Twin<B> metrics(some<B>(kEpochs * width, {B(0.4), B(0.9), B(2.0), B(0.0), B(-1.0), B(NAN)}));
+  const auto history = [&](bool on_device) {
+    return History{{metrics.side(on_device), shared ? 0 : 1, dtype_of<B>()}, width, kEpochs};
   };
-  const Record host = rows.record(false, form.all), device = rows.record(true, form.all);
-  if (form.options) {
-    replay_cpu(pair.host, parts.host, history(metrics.host.data()), host, 3);
-    replay_cuda(pair.device, parts.device, history(metrics.device), device, 0, nullptr);
-    CHECK(parts.flags.same());
-    CHECK(parts.smooth.same());
-    CHECK(parts.recent.same());
-  } else {
-    replay_cpu(pair.host, history(metrics.host.data()), host, 3);
-    replay_cuda(pair.device, history(metrics.device), device, 0, nullptr);
-  }
-  pair.check();
-  rows.check();
+  const bool parts = held.has_parts();
+  Rows<Vector, B> host = zeros;
+  DeviceRows<B> device(zeros), reasons(all);
+  replay_cpu(twins.host.lanes(), history(false), record_of(host), parts, 3);
+  replay_cuda(twins.on_device(), history(true), device.record(), parts, 0, nullptr);
+  replay_cuda(asked.on_device(), history(true), reasons.record(), parts, 0, nullptr);
+  CHECK_SAME(twins.host, twins.read());
+  CHECK_SAME(twins.host, asked.read());
+  CHECK_SAME(host, device.read());
+  CHECK_SAME(host, reasons.read());
   std::int64_t cut = 0;
-  for (const std::int32_t first : rows.first_cut.host) cut += first > 0;
+  for (const std::int32_t first : host.first_cut) cut += first > 0;
   return cut;
 }
 
 void a_replay_on_the_device_is_that_on_the_host() {
   const std::vector<std::int64_t> counts = {3, 0, 1, 40, 2, 2, 2, 9, 1};
-  const auto lanes = static_cast<std::int64_t>(counts.size());
+  const Form owning{static_cast<std::int64_t>(counts.size()), counts};
   std::int64_t cut = 0;
-  for (int bits = 0; bits < 16; ++bits) {
-    const bool each = bits & 1, shared = bits & 2, all = bits & 4, options = bits & 8;
-    for (const std::int64_t n : {1, 64, 129, 600}) {
-      cut += compare<double>({n, each, shared, all, options});
+  for (const Each each : {Each::kNone, Each::kAll, Each::kFew}) {
+    for (const Tell tell : {Tell::kSummary, Tell::kState, Tell::kReasons}) {
+      for (int bits = 0; bits < 4; ++bits) {
+        const bool shared = bits & 1, parts = bits & 2;
+        for (const std::int64_t n : {1, 129, 600}) {
+          cut += compare<double>({{n}, each, parts}, shared, tell);
+        }
+        cut += compare<float>({{257}, each, parts}, shared, tell);
+        cut += compare<double>({owning, each, parts}, shared, tell);
+      }
     }
-    cut += compare<float>({257, each, shared, all, options && !each});
-    cut += compare<double>({lanes, each, shared, all, options, counts});
   }
   CHECK(cut > 1000);
 }
 
-/// What a cut would read: a rate written in place may have become the master or not.
-std::vector<double> rates_of(const Pair<double>& pair) {
-  std::vector<double> rates;
-  for (std::size_t i = 0; i < pair.rate.host.size(); ++i) {
-    rates.push_back(current_rate(pair.rate.host[i], pair.published.host[i]));
-  }
-  return rates;
-}
-
-void a_replay_on_the_host_is_stepping() {
-  for (const bool each : {false, true}) {
-    for (const std::int64_t n : {1, 63, 512, 1500}) {
-      noise.seed(11);
-      Pair<double> one(n, each, {});
-      noise.seed(11);
-      Pair<double> other(n, each, {});
-      Rows<double> rows(n, n);
-      const auto metrics = some<double>(kEpochs * n, {0.4, 0.9, 2.0, 0.0});
-      for (std::int64_t epoch = 0; epoch < kEpochs; ++epoch) {
-        step_cpu(one.host, Metrics{metrics.data() + epoch * n, 1, Dtype::kFloat64});
-      }
-      const History history{{metrics.data(), 1, Dtype::kFloat64}, n, kEpochs};
-      replay_cpu(other.host, history, rows.record(false, false), 1);
-      CHECK(one.best.host == other.best.host);
-      CHECK(one.clock.host == other.clock.host);
-      CHECK(one.outcome.host == other.outcome.host);
-      CHECK(rates_of(one) == rates_of(other));
-      CHECK(one.published.host == other.published.host);
-      CHECK(one.num_reductions.host == other.num_reductions.host);
-      CHECK(one.num_steps.host == other.num_steps.host);
-    }
-  }
-}
-
 void nothing_to_replay_writes_nothing() {
-  Pair<double> pair(2, false, {});
-  Rows<double> rows(2, 2);
+  const Held<double> held = drawn<double>({{2}});
+  Twins<double> twins(held);
+  DeviceRows<double> rows(rows_for<double>({2}, 1, Tell::kReasons));
   const History none{{nullptr, 0, Dtype::kFloat64}, 1, 0};
-  replay_cpu(pair.host, none, rows.record(false, true), 4);
-  replay_cuda(pair.device, none, rows.record(true, true), 0, nullptr);
-  pair.check();
-  CHECK(pair.num_steps.host[0] == 41);
+  replay_cuda(twins.on_device(), none, rows.record(), false, 0, nullptr);
+  CHECK_SAME(held, twins.read());
 }
 
 }  // namespace
 
 void test_replay() {
   a_replay_on_the_device_is_that_on_the_host();
-  a_replay_on_the_host_is_stepping();
   nothing_to_replay_writes_nothing();
 }

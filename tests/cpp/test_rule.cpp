@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The rule and the host loop with no Python: ctest runs this.
+// The rule, function by function, worked by hand.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
-#include <vector>
 
 #include "check.hpp"
 #include "plateau/rule.hpp"
@@ -67,124 +66,67 @@ void a_written_rate_wins_over_the_master() {
   CHECK(current_rate(0.1, 0.5F) == 0.5);
 }
 
-/// A batch with storage of its own.
-struct Batch {
-  explicit Batch(std::int64_t n)
-      : best(static_cast<std::size_t>(n), kInf),
-        clock(best.size()),
-        outcome(best.size()),
-        num_reductions(best.size()),
-        rate(best.size(), 1.0),
-        published(best.size(), 1.0F) {
-    Settings settings;
-    settings.gate_scale.all = 1.0 - 1e-4;
-    settings.factor.all = 0.5;
-    settings.patience.all = 1;
-    settings.cooldown.all = 2;
-    lanes = Lanes{n,
-                  Dtype::kFloat64,
-                  best.data(),
-                  clock.data(),
-                  outcome.data(),
-                  num_reductions.data(),
-                  &num_steps,
-                  rate.data(),
-                  published.data(),
-                  nullptr,
-                  n,
-                  settings};
-  }
-
-  std::vector<double> best;
-  std::vector<std::int32_t> clock;
-  std::vector<std::uint8_t> outcome;
-  std::vector<std::int32_t> num_reductions;
-  std::int64_t num_steps = 0;
-  std::vector<double> rate;
-  std::vector<float> published;
-  Lanes lanes{};
-};
-
-void a_flat_batch_is_cut_on_step_three_and_cools_for_two() {
-  for (const std::int64_t n : {0, 1, 511, 512, 513, 2000}) {
-    Batch batch(n);
-    const std::vector<float> flat(static_cast<std::size_t>(n), 1.0F);
-    const Metrics metrics{flat.data(), 1, Dtype::kFloat32};
-    const std::int32_t clocks[] = {0, 1, -2, -1, 0, 1, -2};
-    for (int step = 0; step < 7; ++step) {
-      const bool cuts = step == 2 || step == 6;
-      CHECK(step_cpu(batch.lanes, metrics) == (cuts ? n : 0));
-      for (std::size_t i = 0; i < flat.size(); ++i) {
-        CHECK(batch.best[i] == 1.0);
-        CHECK(batch.clock[i] == clocks[step]);
-        CHECK(batch.outcome[i] == (step == 0 ? kImproved : cuts ? kReduced : 0));
-        CHECK(batch.rate[i] == (step < 2 ? 1.0 : step < 6 ? 0.5 : 0.25));
-        CHECK(batch.published[i] == static_cast<float>(batch.rate[i]));
-      }
-    }
-    CHECK(batch.num_steps == (n > 0 ? 7 : 0));
-  }
+void settings_make_the_gate_that_they_say() {
+  CHECK(bar_of(2.0, gate_of(kMin, 0.25, kRel, 0.5)) == 1.0);
+  CHECK(bar_of(2.0, gate_of(kMax, 0.25, kRel, 0.5)) == 3.0);
+  CHECK(bar_of(2.0, gate_of(kMin, 0.25, kAbs, 0.5)) == 1.25);
+  CHECK(bar_of(2.0, gate_of(kMax, 0.25, kAbs, 0.5)) == 2.75);
+  CHECK(bar_of(-2.0, gate_of(kMin, 0.25, kRel, 0.0)) == -1.5);  // torch's: on the wrong side
+  CHECK(bar_of(-2.0, gate_of(kMin, 0.25, kRelSafe, 0.0)) == -2.5);
+  CHECK(bar_of(-2.0, gate_of(kMax, 0.25, kRelSafe, 0.0)) == -1.5);
+  CHECK(bar_of(kInf, gate_of(kMin, 0.25, kRelSafe, 0.0)) == kInf);
+  CHECK(!gate_of(kMin, 0.25, kAbs, 0.5).maximize);
+  CHECK(gate_of(kMax, 0.25, kAbs, 0.5).maximize);
 }
 
-void lanes_are_cut_alike_few_or_many_at_a_time() {
-  // Lane i improves on every step of which a hash is a multiple of `spread`: most lanes fire where
-  // that is seldom, few where it is often. Offsets make the batch take the lane-by-lane way.
-  for (const unsigned spread : {1U, 2U, 3U, 50U}) {
-    constexpr std::int64_t n = 3000;
-    Batch many(n);
-    Batch each(n);
-    std::vector<std::int64_t> offsets(n + 1);
-    for (std::size_t i = 0; i <= n; ++i) offsets[i] = static_cast<std::int64_t>(i);
-    each.lanes.offsets = offsets.data();
-    for (Batch* batch : {&many, &each}) {
-      batch->lanes.settings.min_lr.all = 0.05;
-      batch->published[7] = 3.0F;  // written by somebody: adopted when lane 7 is cut
-    }
-    std::vector<double> metrics(n);
-    for (unsigned step = 0; step < 40; ++step) {
-      for (unsigned i = 0; i < n; ++i) {
-        const bool improve = (i * 2654435761U + step * 40503U) / 7 % spread == 0;
-        metrics[i] = improve ? -static_cast<double>(step) : 1e9;
-      }
-      const Metrics view{metrics.data(), 1, Dtype::kFloat64};
-      CHECK(step_cpu(many.lanes, view) == step_cpu(each.lanes, view));
-      CHECK(many.clock == each.clock);
-      CHECK(many.outcome == each.outcome);
-      CHECK(many.num_reductions == each.num_reductions);
-      CHECK(many.published == each.published);
-    }
-    for (std::size_t i = 0; i < n; ++i) {
-      CHECK(current_rate(many.rate[i], many.published[i]) ==
-            current_rate(each.rate[i], each.published[i]));
-    }
-  }
+void keras_counts_the_step_on_which_a_cooldown_ends() {
+  CHECK(tick_keras(-2, false) == -1);
+  CHECK(tick_keras(-2, true) == -1);
+  CHECK(tick_keras(-1, false) == 1);
+  CHECK(tick_keras(-1, true) == 0);
+  CHECK(tick_keras(0, false) == 1);
+  CHECK(tick_keras(7, true) == 0);
 }
 
-void strides_are_followed() {
-  Batch batch(700);
-  std::vector<double> wide(2100);
-  for (std::size_t i = 0; i < wide.size(); ++i) wide[i] = static_cast<double>(i);
-  step_cpu(batch.lanes, Metrics{wide.data(), 3, Dtype::kFloat64});
-  for (std::size_t i = 0; i < 700; ++i) CHECK(batch.best[i] == static_cast<double>(3 * i));
-  Batch backwards(700);
-  step_cpu(backwards.lanes, Metrics{wide.data() + 699, -1, Dtype::kFloat64});
-  for (std::size_t i = 0; i < 700; ++i) CHECK(backwards.best[i] == static_cast<double>(699 - i));
+void keras_and_optax_bear_one_bad_step_less() {
+  CHECK(borne(3, kTorch) == 3);
+  CHECK(borne(3, kKeras) == 2);
+  CHECK(borne(3, kOptax) == 2);
+  CHECK(borne(0, kKeras) == 0);
 }
 
-void every_group_of_a_lane_is_cut() {
-  Batch batch(2);
-  std::vector<double> rate{1.0, 2.0, 4.0};
-  std::vector<float> published{1.0F, 2.0F, 4.0F};
-  const std::int64_t offsets[] = {0, 1, 3};
-  batch.lanes.rate = rate.data();
-  batch.lanes.published = published.data();
-  batch.lanes.offsets = offsets;
-  batch.lanes.settings.patience.all = 0;
-  const double steps[][2] = {{1.0, 1.0}, {0.5, 1.0}};
-  for (const auto& metrics : steps) step_cpu(batch.lanes, Metrics{metrics, 1, Dtype::kFloat64});
-  CHECK((rate == std::vector<double>{1.0, 1.0, 2.0}));
-  CHECK((published == std::vector<float>{1.0F, 1.0F, 2.0F}));
-  CHECK(batch.num_reductions[0] == 0 && batch.num_reductions[1] == 1);
+void a_cooldown_follows_firing_but_for_keras_only_a_cut() {
+  CHECK(after_fire(5, 2, true, kTorch) == -2);
+  CHECK(after_fire(5, 2, false, kTorch) == -2);
+  CHECK(after_fire(5, 2, false, kOptax) == -2);
+  CHECK(after_fire(5, 2, true, kKeras) == -2);
+  CHECK(after_fire(5, 2, false, kKeras) == 5);
+}
+
+void no_count_goes_past_the_largest_patience_but_to_fire() {
+  constexpr auto kLast = static_cast<std::int32_t>(kMost);
+  CHECK(tick_keras(kLast - 1, false) == kLast);
+  CHECK(tick_keras(kLast, false) == kLast);
+  CHECK(tick_keras(kLast, true) == 0);
+  CHECK(fires(kLast, borne(kLast, kKeras)));
+  CHECK(!fires(kLast - 1, borne(kLast, kKeras)));
+  CHECK(tick(kLast, false) == std::numeric_limits<std::int32_t>::max());
+  CHECK(fires(tick(kLast, false), borne(kLast, kTorch)));
+  CHECK(!fires(kLast, borne(kLast, kTorch)));
+}
+
+void averages_are_corrected_for_their_start() {
+  double smooth = 0.0, rest = 1.0;
+  CHECK(smoothed(3.0, 0.5, smooth, rest) == 3.0);
+  CHECK(smooth == 1.5 && rest == 0.5);
+  CHECK(smoothed(6.0, 0.5, smooth, rest) == 5.0);  // (3 / 4 + 6 / 2) / (1 - 1 / 4)
+}
+
+void a_warm_up_rises_in_a_straight_line() {
+  CHECK(warm_up(0.0, 4, 1) == 0.25);
+  CHECK(warm_up(0.5, 4, 2) == 0.75);
+  CHECK(warm_up(0.5, 4, 4) == 1.0);
+  CHECK(warm_up(0.5, 0, 1) == 1.0);
 }
 
 void small_floats_are_read_exactly() {
@@ -210,10 +152,13 @@ int main() {
   the_clock_counts_bad_steps_up_and_cooldown_back();
   a_cut_respects_floor_and_eps();
   a_written_rate_wins_over_the_master();
-  a_flat_batch_is_cut_on_step_three_and_cools_for_two();
-  lanes_are_cut_alike_few_or_many_at_a_time();
-  strides_are_followed();
-  every_group_of_a_lane_is_cut();
+  settings_make_the_gate_that_they_say();
+  keras_counts_the_step_on_which_a_cooldown_ends();
+  keras_and_optax_bear_one_bad_step_less();
+  a_cooldown_follows_firing_but_for_keras_only_a_cut();
+  no_count_goes_past_the_largest_patience_but_to_fire();
+  averages_are_corrected_for_their_start();
+  a_warm_up_rises_in_a_straight_line();
   small_floats_are_read_exactly();
   std::printf("%d failures\n", failures);
   return failures != 0;

@@ -17,66 +17,26 @@ from ..histories.diagnose import Finding, diagnose
 from ..histories.files import History, read_histories
 from ..histories.replay import replay as replay_history
 from ..histories.sweep import sweep as sweep_histories
-from .options import (
-    By,
-    Cooldown,
-    Counting,
-    Eps,
-    Factor,
-    Files,
-    Html,
-    MetricColumn,
-    MinLr,
-    Missing,
-    Mode,
-    Nan,
-    Only,
-    OnMissing,
-    Patience,
-    Rate,
-    Smoothing,
-    Threshold,
-    ThresholdMode,
-    Window,
-    option,
-    setting,
-)
-from .printed import (
-    CURE,
-    as_json,
-    console,
-    print_agreement,
-    print_findings,
-    print_summary,
-    span,
-    written,
-)
-from .runs import check_outputs, extra, given_settings, named, one, refusing
-from .setting_values import product_of
-from .terminal import REFUSED, replacing, stop
+from .annotate import annotate
+from .epoch_table import show
+from .options import By, Files, Html, MetricColumn, Missing, Only, OnMissing, Rate, option
+from .printed import as_json, print_agreement, print_findings, print_summary, span
+from .runs import check_outputs, named, one, refusing
+from .settings import flag_of, given_settings, product_of, with_settings
+from .tables import console, written
+from .terminal import REFUSED, extra, replacing, stop
 
 __all__ = ["inspect", "replay", "sweep"]
 
+CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
 PROBLEM = 1  # exit code: REFUSED is the other
 MOST_TABLES = 8
-THRESHOLDS = "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1"
 
 
+@with_settings(mode="min")
 def replay(
     file: Files,
     metric: MetricColumn = "val_loss",
-    mode: Mode = "min",
-    patience: Patience = None,
-    threshold: Threshold = None,
-    threshold_mode: ThresholdMode = None,
-    factor: Factor = None,
-    cooldown: Cooldown = None,
-    min_lr: MinLr = None,
-    eps: Eps = None,
-    smoothing: Smoothing = None,
-    window: Window = None,
-    nan: Nan = None,
-    counting: Counting = None,
     lr: Rate = 1.0,
     by: By = None,
     run: Only = None,
@@ -84,19 +44,19 @@ def replay(
     every: Annotated[bool, option("Print quiet epochs too.", "--every")] = False,
     out: Annotated[Path, option("The picture.")] = Path("torch-plateau-replay.png"),
     html: Html = None,
+    **settings: str | None,
 ) -> None:
     """Show what a plateau would have done on a recorded run, epoch by epoch.
 
     A setting may have several values, like 2,5,10 or 0..20: every
     combination has a table of its own.
     """
-    settings = given_settings(locals())
     with extra(CURE):
-        from .annotate import annotate
-        from .epoch_table import show
         from .pictures import draw_replay
+
+        screen = console()
     with refusing():
-        keywords, labels = product_of(settings)
+        keywords, labels = product_of(given_settings(settings))
         if len(labels) > MOST_TABLES:
             stop(
                 f"expected at most {MOST_TABLES} combinations of settings, got {len(labels):,}; "
@@ -106,7 +66,6 @@ def replay(
         history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
         check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
-    screen = console()
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
         show(screen, each, f"{metric} of {history.name}: {label or 'default settings'}", every)
@@ -123,21 +82,10 @@ def replay(
         written(screen, "Report", html)
 
 
+@with_settings(mode="min", patience="0..20", threshold="1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1")
 def sweep(
     file: Files,
     metric: MetricColumn = "val_loss",
-    mode: Mode = "min",
-    patience: Annotated[str, setting("Bad epochs that are borne; the next one cuts.")] = "0..20",
-    threshold: Annotated[str, setting("How much better is better.")] = THRESHOLDS,
-    threshold_mode: ThresholdMode = None,
-    factor: Factor = None,
-    cooldown: Cooldown = None,
-    min_lr: MinLr = None,
-    eps: Eps = None,
-    smoothing: Smoothing = None,
-    window: Window = None,
-    nan: Nan = None,
-    counting: Counting = None,
     lr: Rate = 1.0,
     by: By = None,
     missing: OnMissing = Missing.error,
@@ -146,6 +94,7 @@ def sweep(
     ] = 3,
     out: Annotated[Path, option("The picture.")] = Path("torch-plateau-sweep.png"),
     html: Html = None,
+    **settings: str | None,
 ) -> None:
     """Try every combination of settings on recorded runs.
 
@@ -153,19 +102,20 @@ def sweep(
     values, like 0.1,0.5 or 0..20. Over several runs (files, or the values of
     --by) it names the settings that treat all of them alike.
     """
-    settings = given_settings(locals())
     with extra(CURE):
         from .pictures import draw_sweep
+
+        screen = console()
     with refusing():
+        keywords: dict[str, Any] = {
+            name: values if len(values) > 1 else values[0]
+            for name, values in given_settings(settings).items()
+        }
         histories = named(read_histories(file, metric, by=by, missing=missing.value))
         check_outputs(out, html)
-        keywords: dict[str, Any] = {
-            name: values if len(values) > 1 else values[0] for name, values in settings.items()
-        }
         result = sweep_histories(
             {name: each.metric for name, each in histories.items()}, lr=lr, **keywords
         )
-    screen = console()
     epochs = span([len(each.metric) for each in histories.values()])
     total = len(result) // len(histories)
     screen.print(f"{total:,} settings, {len(histories):,} runs of {epochs} epochs.")
@@ -185,6 +135,7 @@ def sweep(
         written(screen, "Report", html)
 
 
+@with_settings(mode="min")
 def inspect(
     file: Files,
     metric: MetricColumn = "val_loss",
@@ -192,33 +143,26 @@ def inspect(
     lr_column: Annotated[
         str | None, option("Column of the rate during each epoch: the cuts that were.")
     ] = None,
-    mode: Mode = "min",
-    patience: Patience = None,
-    threshold: Threshold = None,
-    threshold_mode: ThresholdMode = None,
-    factor: Factor = None,
-    cooldown: Cooldown = None,
-    smoothing: Smoothing = None,
-    window: Window = None,
-    counting: Counting = None,
     by: By = None,
     run: Only = None,
     missing: OnMissing = Missing.error,
     in_json: Annotated[bool, option("Print JSON, for scripts.", "--json")] = False,
     html: Annotated[Path | None, option("Write a report too, one file, of one run.")] = None,
+    **settings: str | None,
 ) -> None:
     """Say in plain words what a recorded run tells about its plateau.
 
     Exits with 1 if there is a problem in any run, with 0 for questions, good
     news or nothing.
     """
-    several = given_settings(locals())
+    with extra(CURE):
+        screen = None if in_json else console()
     with refusing():
+        several = given_settings(settings)
         for name, values in several.items():
             if len(values) > 1:
-                flag = name.replace("_", "-")
-                stop(f"--{flag}: expected one value, got {len(values)}", REFUSED)
-        settings = {name: values[0] for name, values in several.items()}
+                stop(f"{flag_of(name)}: expected one value, got {len(values)}", REFUSED)
+        one_each = {name: values[0] for name, values in several.items()}
         histories = read_histories(
             file, metric, train=train_metric, lr=lr_column, by=by, missing=missing.value
         )
@@ -227,17 +171,17 @@ def inspect(
         check_outputs(None, html)
         runs = named(histories)
         found = {
-            name: diagnose(each.metric, each.train, each.lr, **settings)
+            name: diagnose(each.metric, each.train, each.lr, **one_each)
             for name, each in runs.items()
         }
-    if in_json:
+    if screen is None:
         typer.echo(json.dumps(as_json(runs, found), indent=1, allow_nan=False))
     else:
-        print_findings(console(), found)
+        print_findings(screen, found)
     if html is not None:
-        _report_findings(html, metric, histories[0], next(iter(found.values())), settings)
-        if not in_json:
-            written(console(), "Report", html)
+        _report_findings(html, metric, histories[0], next(iter(found.values())), one_each)
+        if screen is not None:
+            written(screen, "Report", html)
     if any(each.level == "problem" for findings in found.values() for each in findings):
         raise typer.Exit(PROBLEM)
 
@@ -255,8 +199,6 @@ def _report(html: Path, **parts: Any) -> None:
 def _report_findings(
     html: Path, metric: str, history: History, findings: list[Finding], settings: dict[str, Any]
 ) -> None:
-    with extra(CURE):
-        from .annotate import annotate
     given = ", ".join(f"{name} {value}" for name, value in settings.items())
     result = replay_history(history.metric, record="all", **settings)
     _report(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .tables import aligned, new_table, number
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,6 @@ LONG = 60  # rows that are shown as they are
 ENDS = 3  # rows kept at either end
 BEFORE, AFTER = 2, 1  # and around a cut, besides the last improvement before it
 LEAST = 20  # characters for words; where numbers are too long columns are left out
-DIGITS = 6  # significant: a gain below the usual threshold of 1e-4 shows
 
 
 def show(console: Console, rows: list[Row], title: str, every: bool = False) -> None:
@@ -29,21 +30,13 @@ def show(console: Console, rows: list[Row], title: str, every: bool = False) -> 
         title: Printed above, as it is.
         every: Fold nothing.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.padding, table.pad_edge = (0, 1, 0, 0), False
     cells = columns(rows)
     numbers = [name for name in cells if name != "words"]
     for name in ("cool", "gate"):  # the words tell of both
         if _room(console.width, numbers, cells) < LEAST and name in numbers:
             numbers.remove(name)
     room = _room(console.width, numbers, cells)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("words")
+    table = new_table(title, [*numbers, "words"], texts=["words"])
     stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
     for stretch in stretches:
         if len(stretch) == 1:
@@ -76,35 +69,15 @@ def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
     if all(row.value == row.metric or math.isnan(row.value) for row in rows):
         del numbers["value"]
-    style = _style_of([x for column in numbers.values() for x in column])
-    cells = {"epoch": [str(row.epoch) for row in rows]}
-    cells |= {name: _aligned(column, style) for name, column in numbers.items()}
+    cells = {"epoch": [str(row.epoch) for row in rows], **aligned(numbers)}
     for name in ("best", "gate"):
         cells[name] = ["-" if "inf" in cell else cell for cell in cells[name]]
     cells["bad"] = [str(row.bad) for row in rows]
     if any(row.cooldown for row in rows):
         cells["cool"] = [str(row.cooldown) for row in rows]
-    cells["rate"] = [f"{row.lr:.4g}" for row in rows]
+    cells["rate"] = [number(row.lr) for row in rows]
     cells["words"] = [row.words for row in rows]
     return cells
-
-
-def _style_of(values: list[float]) -> str:
-    """Return a format for numbers that are compared with each other."""
-    sizes = sorted(abs(x) for x in values if math.isfinite(x) and x)
-    middle = sizes[len(sizes) // 2] if sizes else 1.0
-    if middle < 1e-4 or (sizes and sizes[-1] >= 1e7):
-        return f".{DIGITS - 1}e"
-    return f".{max(DIGITS - 1 - math.floor(math.log10(middle)), 0)}f"
-
-
-def _aligned(column: list[float], style: str) -> list[str]:
-    """Format a column without the zeros that all its numbers end in."""
-    texts = [format(x, style) for x in column]
-    if style.endswith("e"):
-        return texts
-    fractions = [text.partition(".")[2].rstrip("0") for text in texts]
-    return [f"{x:.{max(map(len, fractions), default=0)}f}" for x in column]
 
 
 def folded(rows: Sequence[Row]) -> list[range]:

@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..histories.diagnose import Finding
 from ..histories.files import History
 from ..histories.replay import Replay
 from ..histories.sweep import Sweep
-from .runs import extra
+from .tables import new_table, number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
 BEST = 10  # settings of a sweep that are printed
 
 
-def console() -> Console:
-    """Return the terminal to print to."""
-    with extra(CURE):
-        from rich.console import Console
-    return Console(highlight=False)
-
-
-def written(console: Console, what: str, path: Path) -> None:
-    """Say where a file is."""
-    console.print(f"{what}: {path}", soft_wrap=True, markup=False)
-
-
 def _print_table(console: Console, title: str, columns: Mapping[str, list[Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = new_table(title, [name.replace("_", " ") for name in columns], roomy=True)
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row))
+        table.add_row(*map(number, row))
     console.print(table)
 
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..histories.findings.history import Finding
 from ..histories.replay import Replay
-from ..lanes._resolve import DEFAULTS
+from ..lanes.settings import plain
+from ..lanes.table import SETTINGS
 from ..saving import replacing
 from .annotate import Row
 from .epoch_table import columns
+from .tables import number
 
 __all__ = ["write_report"]
 
@@ -77,15 +79,11 @@ def write_report(
 
 
 def _settings(result: Replay) -> list[tuple[str, list[str], bool]]:
-    """Return name, values (one, or one per lane), and whether it is off, of each setting."""
+    """Return name, values (one, or one per lane), and whether it was left as it is unless told."""
     listed = []
     for name, value in result.lanes.settings.items():
         each = value.tolist() if isinstance(value, Tensor) else value
         several = each if isinstance(each, list) else [each]
-        off = name in DEFAULTS and several == [DEFAULTS[name]]
-        listed.append((name, [_shown(one) for one in several], off))
+        first = plain(SETTINGS[name], SETTINGS[name].first)
+        listed.append((name, [number(one, 6) for one in several], several == [first]))
     return listed
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ from ..histories.replay import Replay
 from .annotate import Row, annotate
 from .pictures import LOOKS, MOST
 from .sweep_picture import grid_of
+from .tables import number
 
 __all__ = ["as_html", "note_of", "replay_figure", "sweep_figures"]
 
@@ -76,7 +77,7 @@ def _add_lane(figure: Any, rows: list[Row], name: str, i: int, again: bool) -> N
     """Add one lane; its metric stays hidden where it was drawn for a lane before (``again``)."""
     x = [row.epoch for row in rows]
     told = [
-        [f"{row.metric:.6g}", _or_dash(row.best), _or_dash(row.gate), f"{row.lr:.4g}", row.words]
+        [number(row.metric, 6), _or_dash(row.best), _or_dash(row.gate), number(row.lr), row.words]
         for row in rows
     ]
     hover = {"customdata": told, "hovertemplate": f"<b>{name}</b><br>{HOVER}<extra></extra>"}
@@ -186,7 +187,7 @@ def _epochs(values: list[Any]) -> list[int]:
 
 
 def _or_dash(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else "-"
+    return number(value, 6) if math.isfinite(value) else "-"
 
 
 def _plain(text: str) -> str:

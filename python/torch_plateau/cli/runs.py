@@ -1,44 +1,16 @@
-"""From a command's arguments to the runs and settings that it works on, or a refusal."""
+"""From a command's arguments to the runs that it works on, or a refusal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..histories.files import FileError, History
-from .setting_values import parse_setting
-from .terminal import REFUSED, check_writable, stop
+from .terminal import REFUSED, check_writable, extra, stop
 
 HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
-SETTINGS = (
-    "mode",
-    "patience",
-    "threshold",
-    "threshold_mode",
-    "factor",
-    "cooldown",
-    "min_lr",
-    "eps",
-    "smoothing",
-    "window",
-    "nan",
-    "counting",
-)
-
-
-def given_settings(arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the values of the settings that were given."""
-    try:
-        return {
-            name: parse_setting(name, arguments[name])
-            for name in SETTINGS
-            if arguments.get(name) is not None
-        }
-    except ValueError as error:
-        stop(str(error), REFUSED)
 
 
 def one(histories: list[History], by: str | None, run: str | None) -> History:
@@ -89,12 +61,3 @@ def refusing() -> Iterator[None]:
         stop(str(error), REFUSED)
     except (TypeError, ValueError) as error:
         stop(str(error).splitlines()[0], REFUSED)
-
-
-@contextmanager
-def extra(cure: str) -> Iterator[None]:
-    """End the program with the cure where a package is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        stop(f"no module {missing.name!r}; {cure}", REFUSED)

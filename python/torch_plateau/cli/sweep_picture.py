@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from .tables import number
+
 __all__ = ["Grid", "draw_sweep", "grid_of"]
 
 PREFERRED = ("patience", "threshold")
@@ -47,7 +49,7 @@ def grid_of(sweep: Any) -> Grid:
     cuts = np.asarray(sweep.num_reductions)[part].astype(float)
     first = np.asarray(sweep.first_cut)[part].astype(float)
     first = np.where(first == 0, np.inf, first)
-    rest = [f"{name} {_short(values[0])}" for name, values in axes.items() if name not in (x, y)]
+    rest = [f"{name} {number(values[0], 3)}" for name, values in axes.items() if name not in (x, y)]
     if y:
         if list(axes).index(x) < list(axes).index(y):
             cuts, first = cuts.swapaxes(1, 2), first.swapaxes(1, 2)
@@ -141,11 +143,7 @@ def _ticks(panel: Axes, axis: str, values: list[Any]) -> None:
     """Name cells by their values, all or as many as there is room for."""
     every = -(-len(values) // FEW)
     places = list(range(0, len(values), every))
-    texts = [_short(values[i]) for i in places]
+    texts = [number(values[i], 3) for i in places]
     turned = axis == "x" and sum(map(len, texts)) > 30
     set_ticks = panel.set_xticks if axis == "x" else panel.set_yticks
     set_ticks(places, texts, fontsize=8, rotation=45 if turned else 0)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

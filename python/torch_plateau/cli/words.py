@@ -1,134 +1,95 @@
-"""What happened to one lane in each epoch of a replay, in words.
+"""What a step of a lane did, in words: looked up from what the core said of it.
 
-The replay has decided already. This counts along only what a record does not hold: the lane's age,
-values that are being collected, and whether it is finished, as csrc/plateau/lane.hpp does.
+Nothing is decided or counted here: csrc/plateau/lane.hpp told the reason, and how far of how much.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ..lanes._settings import INT32_MAX
+from ..histories.replay import REASONS
+from ..lanes.table import BITS
 
-__all__ = ["Narrator", "Step"]
+__all__ = ["Step", "tell"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One recorded step of a lane: what came, the state before, and what became of it."""
+    """What was recorded of one step of a lane, by the names of the records, and what it cut."""
 
-    metric: float
+    why: int
+    count: int
+    limit: int
     value: float
-    best: float  # before
-    bad: int  # before
-    cooling: int  # before
+    gate: float
     improved: bool
+    fired: bool
     cut: str  # which rates were lowered to what; empty for none
-    cooling_left: int
-    at_floor: bool  # before, no rate could be lowered any more
 
 
-class Narrator:
-    """Tell the steps of one lane, in their order.
+def tell(step: Step) -> tuple[str, str]:
+    """Return the words, and the kind of the event.
 
-    Args:
-        settings: The lane's settings, one value each.
+    Kinds: ``"better"``, ``"cut"``, ``"due"`` (nothing was lowered), ``"finished"``, or ``""``.
     """
+    words, event = _TOLD[REASONS[step.why & BITS["reason"]]](step)
+    if step.why & BITS["finishes"]:
+        return f"{words}, finished", event or "finished"
+    return words, event
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._keras = settings["counting"] == "keras"
-        self._age = self._taken = self._cuts = self._at_floor = 0
-        self._fired = self._finished = False
 
-    def tell(self, step: Step) -> tuple[str, str]:
-        """Return the words, and the kind of the event.
+def _warming(step: Step) -> tuple[str, str]:
+    words = f"warm-up {step.count} of {step.limit}"
+    return (f"{words}, new best", "better") if step.improved else (words, "")
 
-        Kinds: ``"better"``, ``"cut"``, ``"due"`` (nothing was lowered), ``"finished"``, or ``""``.
-        """
-        if self._finished:
-            return "finished", ""
-        words, event = self._told(step)
-        if self._finished:
-            return f"{words}, finished", event or "finished"
-        return words, event
 
-    def _told(self, step: Step) -> tuple[str, str]:
-        settings, nan = self._settings, math.isnan(step.metric)
-        if nan and settings["nan"] == "skip":
-            return "NaN: skipped", ""
-        if nan and settings["nan"] == "freeze":
-            self._finished = True
-            return "NaN", ""
-        self._age += 1
-        warming = self._age <= settings["warmup_steps"]
-        if nan and settings["nan"] == "cut":
-            if not warming:
-                self._count_at_floor(step)
-            return self._cut(step, "NaN: ")
-        if settings["accumulate"] > 1:
-            self._taken = self._taken % settings["accumulate"] + 1
-            if self._taken < settings["accumulate"]:
-                return f"collecting: {self._taken} of {settings['accumulate']}", ""
-        if warming:
-            news = ", new best" if step.improved else ""
-            words = f"warm-up {self._age} of {settings['warmup_steps']}{news}"
-            return words, "better" if step.improved else ""
-        return self._decided(step)
+def _cooling(step: Step) -> tuple[str, str]:
+    left = f"{step.count} left" if step.count else "the last"
+    if step.improved:
+        return f"better, cooling, {left}", "better"
+    return f"cooldown: ignored, {left}", ""
 
-    def _decided(self, step: Step) -> tuple[str, str]:
-        cooling = step.cooling > (1 if self._keras else 0)  # Keras counts the last cooling step
-        if step.improved:
-            self._at_floor = 0
-        elif not cooling:
-            self._count_at_floor(step)
-        if cooling:
-            left = f", {step.cooling_left} left" if step.cooling_left else ", the last"
-            if step.improved:
-                return f"better, cooling{left}", "better"
-            return f"cooldown: ignored{left}", ""
-        if step.improved:
-            return ("first value" if math.isinf(step.best) else "better: new best"), "better"
-        return self._bad(step)
 
-    def _bad(self, step: Step) -> tuple[str, str]:
-        settings, bad = self._settings, step.bad + 1
-        first = settings["initial_patience"] if not self._fired else None
-        patience = settings["patience"] if first is None else first
-        # Keras and optax cut on bad step number `patience`, torch on the one after it.
-        last = patience if settings["counting"] == "torch" else max(patience, 1) - 1
-        if bad > last:
-            name = "patience" if first is None else "first patience"
-            sign = "=" if bad == patience else ">"
-            return self._cut(step, f"bad {bad} {sign} {name} {patience}: ")
-        return f"{self._prefix(step)}bad {bad} of {patience}", ""
+def _better(step: Step) -> tuple[str, str]:
+    # there is no best yet as long as the gate is infinite
+    return ("first value" if math.isinf(step.gate) else "better: new best"), "better"
 
-    def _prefix(self, step: Step) -> str:
-        if math.isnan(step.value):
-            return "NaN: "
-        if math.isinf(step.value):
-            return "infinite: "
-        if (step.value > step.best) if self._settings["mode"] == "max" else step.value < step.best:
-            return "gain too small: "
-        return "plateau starts: " if step.bad == 0 else ""
 
-    def _cut(self, step: Step, why: str) -> tuple[str, str]:
-        self._fired = True
-        if not step.cut:
-            return f"{why if why == 'NaN: ' else ''}cut due, rate at its floor", "due"
-        self._cuts += 1
-        limit = self._settings["max_reductions"]
-        if self._cuts >= (INT32_MAX if limit is None else limit):
-            self._finished = True
+def _bad(step: Step) -> tuple[str, str]:
+    if not step.fired:
+        return f"{_odd(step)}bad {step.count} of {step.limit}", ""
+    sign = "=" if step.count == step.limit else ">"  # Keras and optax cut on the last one borne
+    name = "first patience" if step.why & BITS["first"] else "patience"
+    return _cut(step, f"bad {step.count} {sign} {name} {step.limit}: ", "")
+
+
+def _odd(step: Step) -> str:
+    """Say what is to be said of a bad step besides its number."""
+    if math.isnan(step.value):
+        return "NaN: "
+    if math.isinf(step.value):
+        return "infinite: "
+    if step.why & BITS["gain"]:
+        return "gain too small: "
+    return "plateau starts: " if step.count == 1 else ""
+
+
+def _cut(step: Step, why: str, why_due: str) -> tuple[str, str]:
+    if step.cut:
         return f"{why}cut {step.cut}", "cut"
+    return f"{why_due}cut due, rate at its floor", "due"
 
-    def _count_at_floor(self, step: Step) -> None:
-        limit = self._settings["patience_at_min"]
-        if limit is None or not step.at_floor:
-            return
-        self._at_floor += 1
-        if self._at_floor >= limit:
-            self._finished = True
+
+_TOLD: dict[str, Callable[[Step], tuple[str, str]]] = {
+    "passed": lambda _: ("finished", ""),
+    "skipped": lambda _: ("NaN: skipped", ""),
+    "froze": lambda _: ("NaN", ""),
+    "collecting": lambda step: (f"collecting: {step.count} of {step.limit}", ""),
+    "warming": _warming,
+    "cooling": _cooling,
+    "better": _better,
+    "bad": _bad,
+    "nan": lambda step: _cut(step, "NaN: ", "NaN: "),
+}

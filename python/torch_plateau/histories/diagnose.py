@@ -133,15 +133,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("n", "lr", "groups", "device", "dtype", "events", "on_reduce"):
         if name in given:
             raise TypeError(f"{name}: expected a setting of one plateau, got {given[name]!r}")
-    settings = PlateauLanes(1, 1.0, **given).settings
-    return {
-        name: value[0]
-        if isinstance(value, list)
-        else value.item()
-        if isinstance(value, Tensor)
-        else value
-        for name, value in settings.items()
-    }
+    return PlateauLanes(1, 1.0, **given).settings_of(0)
 
 
 def _cuts_of(rates: list[float]) -> list[int]:

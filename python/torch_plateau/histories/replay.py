@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..lanes._checks import check_device
+from .. import _core
+from ..lanes.device import check_device
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import check_readable
+from ..lanes.settings import check_names
+from ..lanes.state import IMPROVED, REDUCED
+from ..lanes.table import BITS
 from .inputs import as_history
 
-__all__ = ["RECORDS", "Replay", "replay"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-# What can be recorded, and the rows of the core that it is read from.
+    from ..lanes.keywords import LaneSettings
+
+__all__ = ["REASONS", "RECORDS", "Replay", "replay"]
+
+# Why a step did what it did, in the order of the codes in the low bits of ``why``.
+REASONS = tuple(_core.REASONS.split())
+
+
+class _Kept(NamedTuple):
+    """Something that can be recorded: the rows of the core that it is read from, and how."""
+
+    rows: str
+    dtype: torch.dtype | None  # None for that of the lanes
+    shown: Callable[[Tensor], Tensor] = lambda rows: rows
+
+
 RECORDS = {
-    "lr": "published",
-    "improved": "outcome",
-    "reduced": "outcome",
-    "best": "best",
-    "num_bad_epochs": "clock",
-    "cooldown_counter": "clock",
-    "value": "value",
+    "lr": _Kept("published", torch.float32),
+    "improved": _Kept("outcome", torch.uint8, lambda rows: (rows & IMPROVED).bool()),
+    "reduced": _Kept("outcome", torch.uint8, lambda rows: (rows & REDUCED).bool()),
+    "fired": _Kept("outcome", torch.uint8, lambda rows: (rows & BITS["fired"]).bool()),
+    "best": _Kept("best", None),
+    "num_bad_epochs": _Kept("clock", torch.int32, lambda rows: rows.clamp(min=0)),
+    "cooldown_counter": _Kept("clock", torch.int32, lambda rows: -rows.clamp(max=0)),
+    "value": _Kept("value", torch.float64),
+    "why": _Kept("why", torch.uint8),
+    "gate": _Kept("gate", torch.float64),
+    "count": _Kept("count", torch.int32),
+    "limit": _Kept("limit", torch.int32),
 }
-_REFUSED = ("events", "on_reduce")
 
 
 def replay(
@@ -35,7 +59,9 @@ def replay(
     record: str | Collection[str] = (),
     device: torch.device | str | None = None,
     threads: int | None = None,
-    **settings: Any,
+    groups: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float64,
+    **settings: Unpack[LaneSettings],
 ) -> Replay:
     """Take lanes through a whole history, as stepping ``PlateauLanes`` would, in one pass.
 
@@ -51,13 +77,18 @@ def replay(
         lr: Starting rates. With the 1.0 it is unless told, rates are shares of the first one (and
             ``eps`` and ``min_lr`` mean shares too).
         record: What to keep of every epoch: ``"all"``, or some of ``"lr"``, ``"improved"``,
-            ``"reduced"``, ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"`` and ``"value"``
-            (what decided: the metric, or the average of it). Each is ``epochs * lanes`` values.
+            ``"reduced"``, ``"fired"`` (a cut was due, whether or not it lowered a rate),
+            ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"``, ``"value"`` (what decided: the
+            metric, or the average of it), ``"why"``, ``"gate"``, ``"count"`` and ``"limit"``. Each
+            is ``epochs * lanes`` values; asked for one of the last four, the lanes are taken one by
+            one.
         device: Where the lanes live; where the history does unless told.
         threads: Threads to share lanes among on the CPU; ``torch.get_num_threads()`` unless told.
-        settings: As ``PlateauLanes`` takes them, one value or one per lane; all its parts but
-            ``events`` and ``on_reduce``. The number of lanes is that of the history's columns, or
-            else of the values that a setting or ``lr`` has, or 1.
+        groups: As for ``PlateauLanes``.
+        dtype: As for ``PlateauLanes``.
+        settings: As ``PlateauLanes`` takes them, one value or one per lane. (There are no events
+            and no callback: ``record=("reduced",)`` shows every cut.) The number of lanes is that
+            of the history's columns, or else of the values that a setting or ``lr`` has, or 1.
 
     Returns:
         A :class:`Replay`; nothing of it aliases the arguments. Bit for bit what stepping gives.
@@ -70,9 +101,7 @@ def replay(
     stream; building the lanes may synchronise.
     """
     names = _names(record)
-    for name in _REFUSED:
-        if settings.get(name):
-            raise ValueError(f"{name}: a replay has none; record=('reduced',) shows every cut")
+    check_names("replay", settings)
     count = torch.get_num_threads() if threads is None else threads
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"threads: expected an integer of 1 or more, got {threads!r}")
@@ -80,9 +109,13 @@ def replay(
         check_readable(history, "history")
         device = history.device if device is None else device
     device = check_device(device or "cpu")
-    metrics = as_history(history, settings.get("dtype", torch.float64), device)
-    n = metrics.shape[1] if metrics.ndim == 2 else _lanes_of({"lr": lr, **settings})
-    lanes = PlateauLanes(n, lr, device=device, **settings)
+    metrics = as_history(history, dtype, device)
+    n = (
+        metrics.shape[1]
+        if metrics.ndim == 2
+        else _lanes_of({"groups": groups, "lr": lr, **settings})
+    )
+    lanes = PlateauLanes(n, lr, groups=groups, device=device, dtype=dtype, **settings)
     return Replay(lanes, metrics, names, count)
 
 
@@ -99,35 +132,33 @@ class Replay:
         final_lr: Rates after the last epoch, float64 ``[lanes]`` (``[groups]`` with ``groups``).
 
     What was recorded is there under its own name, each row the state after an epoch's step:
-    ``lr`` float32 (published rates, ``[epochs, groups]``), ``improved`` and ``reduced`` bool,
-    ``best`` of the lanes' dtype, ``num_bad_epochs`` and ``cooldown_counter`` int32, ``value``
-    float64; ``[epochs, lanes]`` each.
+    ``lr`` float32 (published rates, ``[epochs, groups]``), ``improved``, ``reduced`` and ``fired``
+    bool, ``best`` of the lanes' dtype, ``num_bad_epochs`` and ``cooldown_counter`` int32, ``value``
+    float64; ``[epochs, lanes]`` each. So are the reasons: ``why`` uint8, a position in ``REASONS``
+    in its low bits and the bits of csrc/plateau/lane.hpp above them; ``gate`` float64, what
+    ``value`` had to beat; ``count`` and ``limit`` int32, how far of how much (bad steps of the
+    patience, steps of a warm-up or cooldown, values that were collected).
     """
 
     def __init__(
         self, lanes: PlateauLanes, history: Tensor, record: Collection[str], threads: int
     ) -> None:
         n, groups, epochs = len(lanes), len(lanes.lr), len(history)
-        kinds = {
-            "published": (torch.float32, groups),
-            "outcome": (torch.uint8, n),
-            "best": (lanes.dtype, n),
-            "clock": (torch.int32, n),
-            "value": (torch.float64, n),
-        }
         self.lanes, self.epochs = lanes, epochs
         self.first_cut = torch.zeros(n, dtype=torch.int32, device=lanes.device)
         self.wasted = torch.zeros(n, dtype=torch.int32, device=lanes.device)
         self._record = record
         self._rows: dict[str, Tensor] = {}
-        for name in sorted({RECORDS[each] for each in record}):
-            dtype, width = kinds[name]
-            self._rows[name] = torch.empty(epochs, width, dtype=dtype, device=lanes.device)
+        for rows, dtype, _ in {RECORDS[name] for name in record}:
+            width = groups if rows == "published" else n
+            self._rows[rows] = torch.empty(
+                epochs, width, dtype=dtype or lanes.dtype, device=lanes.device
+            )
         flat = {name: rows.view(-1) for name, rows in self._rows.items()}
         lanes._replay(
             history, {"first_cut": self.first_cut, "wasted": self.wasted, **flat}, threads
         )
-        self.num_reductions = lanes.num_reductions.clone()
+        self.num_reductions = lanes.num_reductions
         self.final_lr = lanes.lr_master
 
     def __len__(self) -> int:
@@ -140,12 +171,8 @@ class Replay:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name not in self._record:
             raise AttributeError(f"{name}: not recorded; replay with record=({name!r},)")
-        rows = self._rows[RECORDS[name]]
-        if name in ("improved", "reduced"):
-            return rows.bitwise_and(1 if name == "improved" else 2).bool()
-        if name == "num_bad_epochs":
-            return rows.clamp(min=0)
-        return -rows.clamp(max=0) if name == "cooldown_counter" else rows
+        kept = RECORDS[name]
+        return kept.shown(self._rows[kept.rows])
 
     def table(self) -> dict[str, list[Any]]:
         """Return a column per setting that differs between lanes, and one per outcome.
@@ -185,11 +212,9 @@ def _names(record: str | Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in RECORDS if name in given)
 
 
-def _lanes_of(settings: dict[str, Any]) -> int:
-    """Return how many values the first setting that has several has."""
-    if isinstance(settings.get("groups"), Sequence):
-        return len(settings["groups"])
-    for value in settings.values():
+def _lanes_of(given: dict[str, Any]) -> int:
+    """Return how many values the first argument that has several has."""
+    for value in given.values():
         several = getattr(value, "ndim", 0) == 1
         if several or (isinstance(value, Sequence) and not isinstance(value, str)):
             return len(value)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..lanes._checks import checked_setting, plain
-from ..lanes._settings import setting
-from ..lanes.lanes import PlateauLanes
+from ..lanes.settings import check_names, checked_setting, plain
+from ..lanes.table import RATE, SETTINGS
+from ..lanes.values import checked
 from .inputs import as_histories
 from .progress import LateBar
 from .replay import replay
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..lanes.keywords import LaneSettings
+
 __all__ = ["Sweep", "sweep"]
 
 CHUNK = 1 << 16  # settings that are replayed at once: their lanes take some 10 MB
-_NOT_SWEPT = ("self", "n", "lr", "groups", "device", "dtype", "events", "on_reduce")
-_SETTINGS = [
-    name for name in inspect.signature(PlateauLanes.__init__).parameters if name not in _NOT_SWEPT
-]
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
     device: torch.device | str = "cpu",
     threads: int | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[LaneSettings],
 ) -> Sweep:
     """Replay every combination of settings on every history, and keep a summary of each.
 
@@ -106,7 +106,7 @@ class Sweep:
         self.names = names
         self.axes: dict[str, list[Any]] = {}
         for name, values in axes.items():
-            listed = plain(name, values)
+            listed = values if name == "lr" else plain(SETTINGS[name], values)
             self.axes[name] = listed.tolist() if isinstance(listed, Tensor) else listed
         self.fixed = fixed
         whole = (len(names), *shape)
@@ -163,21 +163,19 @@ class Sweep:
 
 def _axes_of(given: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split settings into axes, checked, each a tensor of values or codes, and the rest."""
+    check_names("sweep", given, "lr")
     axes, fixed = {}, {}
     for name, value in given.items():
-        if name not in _SETTINGS and name != "lr":
-            raise TypeError(f"sweep: unknown setting {name!r}; expected some of {_SETTINGS}")
         several = getattr(value, "ndim", 0) > 0 or isinstance(value, Sequence)
         if not several or isinstance(value, str):
             fixed[name] = value
+            continue
+        size = len(value)
+        value = list(value) if isinstance(value, range) else value
+        if name == "lr":
+            axes[name] = checked(RATE, value, size, scalar=False, label=name)
         else:
-            size = len(value)
-            value = list(value) if isinstance(value, range) else value
-            axes[name] = (
-                setting(name, value, size)
-                if name == "lr"
-                else checked_setting(name, value, size, None)
-            )
+            axes[name] = torch.as_tensor(checked_setting(SETTINGS[name], value, size))
     return axes, fixed
 
 

@@ -2,95 +2,85 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
+from typing_extensions import Self
 
 from .. import _core
-from ._checks import (
-    check_device,
-    check_dtype,
+from .changes import changed, changed_for_all
+from .device import check_device, check_dtype
+from .events import Cuts, read_events
+from .inputs import mask_of, readable
+from .memory import Handed, owned
+from .operator import step_
+from .readable import kind_of
+from .saved import check_held, restored, snapshot
+from .selection import Which, chosen, last_of, numbers_of
+from .settings import (
+    check_averages,
+    check_names,
     checked_settings,
     count_groups,
     offsets_of,
     per_group,
+    plain,
 )
-from ._life import LaneLife
-from ._parts import new_parts
-from ._resolve import OPTIONS, options_of, settings_of, uses_options
-from ._saving import LaneSaving
-from .inputs import mask_of, readable
-from .operator import SETTINGS, step_
-from .readable import kind_of
+from .state import FINISHED, IMPROVED, REDUCED, LaneState
+from .table import RATE, SETTINGS, whole_number
+from .values import brief
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .keywords import LaneSettings
 
 __all__ = ["PlateauLanes"]
 
-_Numbers = float | Sequence[float] | Tensor
-_Counts = int | Sequence[int] | Tensor
-_Words = str | Sequence[str]
 
-
-class PlateauLanes(LaneLife, LaneSaving):
+class PlateauLanes:
     """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
 
     Args:
         n: Number of lanes, 0 or more.
         lr: Starting rate of every group: a number, one per lane, or one per group.
-        mode: ``"min"`` or ``"max"``, or a sequence of them, one per lane.
-        factor: A cut multiplies the rate by this; above 0 and below 1.
-        patience: Bad steps in a row that are borne; the next one cuts.
-        threshold: How much better a metric must be to count.
-        threshold_mode: ``"rel"`` (threshold times best), ``"abs"``, or ``"rel_safe"`` (threshold
-            times the size of best: right for negative metrics, where torch's rule is not); or one
-            per lane.
-        cooldown: Steps after a cut in which nothing counts as bad.
-        min_lr: Floor of the rate: a number, one per lane, or one per group.
-        eps: A rate is left alone if it would change by ``eps`` or less.
         groups: How many rates each lane owns, one count per lane; one each unless told.
         device: Where the lanes live and their metrics must: ``"cpu"`` or a CUDA device.
         dtype: What ``best`` is kept in. ``torch.float64`` takes every metric; ``torch.float32``
             moves fewer bytes and takes metrics that it holds exactly (float32, float16, bfloat16,
             bool, integers up to 16 bits). The arithmetic is float64 either way.
-
-    The rest are optional parts. All off, as they are unless told, they cost nothing; otherwise a
-    step takes the lanes one by one on the CPU, and is still one launch on a GPU.
-
-    Args:
-        atol: How much better a metric must be besides ``threshold`` (costs nothing).
-        nan: What a metric that is NaN does: ``"bad"`` (a bad step, torch's rule), ``"skip"`` (no
-            step), ``"cut"`` (the lane is cut now) or ``"freeze"`` (it is finished).
-        counting: ``"torch"``; ``"keras"`` and ``"optax"`` cut one bad step earlier, on bad step
-            number ``patience``, and Keras counts the step on which a cooldown ends and starts none
-            where no rate was lowered. Set ``eps=0`` to port a recipe.
-        initial_patience: The patience until the first cut is due.
-        smoothing: Decide by an exponential average of the metrics, which keeps this share of itself
-            at each step; corrected for its start. From 0 (off) to below 1.
-        accumulate: Decide once in so many steps, by the mean of their metrics.
-        window: Decide by the mean of the last so many metrics (fewer at the start).
-        max_reductions: The lane is finished when its rates were lowered so often.
-        patience_at_min: The lane is finished after so many bad steps in a row during which none of
-            its rates could be lowered any more.
-        warmup_steps: Steps in which ``lr`` rises from ``warmup_start_factor`` times the rate to the
-            rate, in a straight line. Metrics count for ``best`` and for nothing else meanwhile.
-        warmup_start_factor: See there; from 0 to 1.
         events: Record the last so many cuts, at least one per group, for :meth:`events`.
         on_reduce: Called as ``on_reduce(lanes, index)`` after a step that lowered rates, with the
             numbers of these lanes, int64. On a GPU every step then synchronises.
+        settings: ``mode``, ``factor``, ``patience`` and the others of torch, and more: see
+            :class:`torch_plateau.lanes.keywords.LaneSettings` or docs/settings.md. Each is a number
+            or a word, or has one value per lane, shape ``(n,)`` (``min_lr``: per lane or group).
 
-    Averages need ``dtype=torch.float64``; of several, metrics are accumulated first, then windowed,
-    then smoothed. A NaN does not enter an average that would remember it, nor an infinite metric
-    the exponential one: it decides as it is.
+    Settings beyond torch's are off unless told and then cost nothing. With most of them (the table
+    in docs/settings.md says which) a step takes the lanes one by one on the CPU, and is still one
+    launch on a GPU. Averages (``smoothing``, ``accumulate``, ``window``) need ``dtype=
+    torch.float64``; of several, metrics are accumulated first, then windowed, then smoothed. A NaN
+    does not enter an average that would remember it, nor an infinite metric the exponential one: it
+    decides as it is.
 
     Numbers are taken as float64 whatever the default dtype; a float32 tensor of settings is
-    widened, so ``torch.tensor(0.1)`` is not 0.1. Every setting that is not a number or a word has
-    one value per lane, shape ``(n,)``.
+    widened, so ``torch.tensor(0.1)`` is not 0.1.
+
+    :attr:`lr` and :attr:`best` are live: the same tensors until lanes are added, removed or moved.
+    Everything else that is read is a copy. If their memory is moved, to share it with another
+    process for instance, the next call goes on there.
+
+    ``lanes``, where methods take it, says which: a bool tensor of shape ``(n,)``, an integer tensor
+    of lane numbers, both on the lanes' device, a sequence of either, or one number. Numbers in a
+    tensor on a GPU are not checked, since that would wait for it; one out of range ends in a
+    device-side assertion. Whatever changes lanes is all or nothing, and waits for a step that
+    another thread is in.
 
     Raises:
-        ValueError, TypeError: a setting is out of range, of a wrong shape or not a number.
+        ValueError, TypeError: a setting is unknown, out of range, of a wrong shape or not a number.
         RuntimeError: ``device`` is neither the CPU nor a CUDA device that can be used.
 
     Nothing that reads or steps lanes synchronises with a CUDA device, except where it says so;
@@ -100,126 +90,47 @@ class PlateauLanes(LaneLife, LaneSaving):
     its place when a state is loaded. Capture again after loading a state of other numbers.
     """
 
+    # What the core points at, kept here by names: see _connect.
+    _state: LaneState
+    _handed: dict[str, Handed]
+    _lr: Tensor
+    _names: str
+    _uniform: list[float]
+    _each: list[Tensor | None]
+    _has_parts: bool
+
     def __init__(
         self,
         n: int,
-        lr: _Numbers,
+        lr: float | Sequence[float] | Tensor,
         *,
-        mode: _Words = "min",
-        factor: _Numbers = 0.1,
-        patience: _Counts = 10,
-        threshold: _Numbers = 1e-4,
-        threshold_mode: _Words = "rel",
-        cooldown: _Counts = 0,
-        min_lr: _Numbers = 0.0,
-        eps: _Numbers = 1e-8,
         groups: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
-        atol: _Numbers = 0.0,
-        nan: _Words = "bad",
-        counting: _Words = "torch",
-        initial_patience: _Counts | None = None,
-        smoothing: _Numbers = 0.0,
-        accumulate: _Counts = 1,
-        window: _Counts = 1,
-        max_reductions: _Counts | None = None,
-        patience_at_min: _Counts | None = None,
-        warmup_steps: _Counts = 0,
-        warmup_start_factor: _Numbers = 0.0,
         events: int = 0,
         on_reduce: Callable[[PlateauLanes, Tensor], object] | None = None,
+        **settings: Unpack[LaneSettings],
     ) -> None:
-        given = dict(locals())
+        check_names(type(self).__name__, settings)
         for name, value in (("n", n), ("events", events)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if not whole_number(value):
                 raise ValueError(f"{name}: expected an integer of 0 or more, got {value!r}")
         if on_reduce is not None and not callable(on_reduce):
             raise TypeError(f"on_reduce: expected a function or None, got {kind_of(on_reduce)}")
         device = check_device(device)
         check_dtype(dtype)
         offsets = offsets_of(n, groups)
-        settings = checked_settings(n, offsets, given, dtype)
-        rate = per_group("lr", lr, n, offsets)
-        rate = rate.expand(count_groups(n, offsets)).clone() if rate.ndim == 0 else rate
-        self._groups = None if offsets is None else offsets.diff().tolist()
-        self._settings: dict[str, Any] = settings
-        self._capacity = events
+        given = checked_settings(n, offsets, settings, dtype)
+        rate = per_group(RATE, lr, n, offsets, "lr").expand(count_groups(n, offsets))
+        self._build(LaneState.begin(n, rate, given, offsets, events, dtype, device), on_reduce)
+
+    def _build(
+        self, state: LaneState, on_reduce: Callable[[PlateauLanes, Tensor], object] | None
+    ) -> None:
         self._on_reduce = on_reduce
-        self._state: dict[str, Tensor | None] = {
-            "best": torch.full((n,), math.inf, dtype=dtype, device=device),
-            "clock": torch.zeros(n, dtype=torch.int32, device=device),
-            "outcome": torch.zeros(n, dtype=torch.uint8, device=device),
-            "num_reductions": torch.zeros(n, dtype=torch.int32, device=device),
-            "num_steps": torch.zeros(1, dtype=torch.int64, device=device),
-            "start_rate": rate.to(device, copy=True),
-            "rate": rate.to(device),
-            "published": rate.float().to(device),
-            "offsets": None if offsets is None else offsets.to(device),
-        }
-        self._parts: dict[str, Tensor] = {}
-        self._in_core: dict[str, float | Tensor] = {}
-        self._bind()
-        self.best.copy_(self._worst())
-        self._refresh()
-
-    def _bind(self) -> None:
-        """Give the core its pointers: once, and again when tensors or settings are replaced.
-
-        A setting per lane keeps its memory, which captured graphs read.
-        """
-        self._lr = self._tensor("published")
-        settings = self._settings
-        for name, value in settings.items():
-            if isinstance(value, Tensor) and value.ndim:
-                settings[name] = value.to(self.device)
-        for name, value in {**settings_of(settings), **options_of(settings)}.items():
-            self._in_core[name] = self._kept(name, value)
-        self._uses_options = bool(self._capacity) or uses_options(settings)
-        if self._uses_options or self._parts:
-            self._need_parts()
-        self._connect()
-
-    def _kept(self, name: str, value: Tensor) -> float | Tensor:
-        """A setting for the core: a number, or a tensor in the memory of the one before it."""
-        if value.ndim == 0:
-            return float(value)
-        old = self._in_core.get(name)
-        if isinstance(old, Tensor) and old.device == self.device and old.shape == value.shape:
-            return old.copy_(value)
-        return value.to(self.device, copy=True)
-
-    def _need_parts(self) -> None:
-        """Allocate what optional parts in use lack; what is there stays."""
-        sizes = (len(self), len(self._lr), self._capacity, self._longest_window())
-        self._parts = new_parts(self._settings, *sizes, self.device, self._parts)
-
-    def _connect(self) -> None:
-        core = self._in_core
-        options = None
-        if self._parts:
-            options = {**{name: core[name] for name in OPTIONS}, **self._parts}
-        lanes = _core.Lanes(self._state, core, options, self._uses_options)
-        self._advance, self._advance_masked = lanes.step, lanes.step_masked
-        self._replay = lanes.replay
-        if self._on_reduce is not None:
-            self._advance = self._calling(lanes.step)
-            self._advance_masked = self._calling(lanes.step_masked)
-        self._uniform = [0.0 if isinstance(v := core[k], Tensor) else v for k in SETTINGS]
-        self._each = [v if isinstance(v := core[k], Tensor) else None for k in SETTINGS]
-
-    def _calling(self, advance: Callable[..., int]) -> Callable[..., int]:
-        """Step, and tell ``on_reduce`` which lanes were cut."""
-
-        def advance_and_call(*args: Any) -> int:
-            reduced = advance(*args)
-            if reduced > 0 or (reduced == 0 and self.device.type != "cpu"):
-                index = self.reduced.nonzero().flatten()
-                if len(index) and self._on_reduce is not None:
-                    self._on_reduce(self, index)
-            return reduced
-
-        return advance_and_call
+        self._core = _core.Lanes(torch.autograd.graph.increment_version)
+        self._advance, self._advance_masked = self._core.step, self._core.step_masked
+        self._become(state)
 
     # -- stepping ---------------------------------------------------------------------------------
 
@@ -250,55 +161,516 @@ class PlateauLanes(LaneLife, LaneSaving):
             The live float32 vector of rates, the same tensor each time; clone it to keep a history.
 
         Never synchronises. On a CUDA device this is one kernel launch on torch's current stream of
-        that device, and may be captured in a graph. On the CPU, from 16,384 lanes on, the
+        that device, and may be captured in a graph. On the CPU, from 16,384 lanes or rates on, the
         interpreter lock is released meanwhile. In a compiled function it is one operator,
-        ``torch_plateau::step_`` (lanes with optional parts, or a mask, cannot be compiled).
+        ``torch_plateau::step_`` (lanes with ``on_reduce`` cannot be compiled). Autograd is told of
+        what is written: a gradient that needs rates from before a cut is refused, not wrong.
 
         Raises TypeError or ValueError, with nothing changed, for metrics of a wrong shape, type or
-        device, and RuntimeError if the launch fails.
+        device, and RuntimeError if the launch fails, or if ``lr`` or ``best`` were resized or given
+        other data.
         """
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
-        elif active is not None:
-            self._step_masked(metrics, active)
-        elif self._advance(metrics) < 0:
-            self._step_converted(metrics)
+            return self._lr
+        if active is None:
+            reduced = self._advance(metrics)
+        else:
+            active = mask_of("active", active, len(self), self.device)
+            reduced = self._advance_masked(metrics, active)
+        if reduced < 0:
+            reduced = self._step_again(reduced, metrics, active)
+        if self._on_reduce is not None:
+            self._tell(reduced)
         return self._lr
 
-    def _step_converted(self, metrics: Any, *mask: Tensor, fetch: bool = False) -> int:
-        """Step by metrics that the core refused; return how many lanes had a rate lowered."""
-        advance = self._advance_masked if mask else self._advance
-        reduced = advance(readable(metrics, len(self), self.dtype, self.device, fetch), *mask)
+    def _step_again(
+        self, answer: int, metrics: Any, active: Tensor | None = None, fetch: bool = False
+    ) -> int:
+        """Step after the core refused to; return how many lanes had a rate lowered."""
+        with self._core:
+            if answer == _core.MOVED:
+                self._take_moved()
+            else:
+                metrics = readable(metrics, len(self), self.dtype, self.device, fetch)
+            if active is None:
+                reduced = self._advance(metrics)
+            else:
+                reduced = self._advance_masked(metrics, active)
+            if reduced < 0 and reduced != answer:
+                reduced = self._step_again(reduced, metrics, active, fetch)
         if reduced < 0:
             raise RuntimeError(f"metrics: cannot read this {kind_of(metrics)}; report a bug")
         return reduced
 
-    def _step_masked(self, metrics: Any, active: Any) -> None:
-        mask = mask_of("active", active, len(self), self.device)
-        if not self._parts:  # masked lanes need flags; whole steps stay as fast as they were
-            metrics = readable(metrics, len(self), self.dtype, self.device)
-            self._need_parts()
-            self._connect()
-        if self._advance_masked(metrics, mask) < 0:
-            self._step_converted(metrics, mask)
+    def _replay(self, history: Tensor, rows: dict[str, Tensor], threads: int) -> None:
+        """Step through a history and fill the flat tensors in ``rows``; see ``replay``."""
+        with self._core:
+            self._take_moved()
+            self._core.replay(history, rows, threads)
 
     def _step_traced(self, metrics: Any, active: Any) -> None:
-        if self._uses_options or self._on_reduce is not None or active is not None:
+        if self._on_reduce is not None:
             raise RuntimeError(
-                "PlateauLanes.step: lanes with optional parts, a mask or on_reduce cannot be "
-                "compiled; call it outside the compiled function"
+                "PlateauLanes.step: lanes with on_reduce cannot be compiled; call it outside the "
+                "compiled function"
             )
         state = self._state
         step_(
             metrics.detach(),
-            state["best"],
-            state["clock"],
-            state["outcome"],
-            state["num_reductions"],
-            state["num_steps"],
-            state["rate"],
-            state["published"],
-            state["offsets"],
+            active,
+            list(state.fields.values()),
+            self._names,
+            state.offsets,
             self._uniform,
             self._each,
+            self._has_parts,
         )
+
+    def _tell(self, reduced: int) -> None:
+        """Call ``on_reduce`` if any lane was cut; a GPU has to be asked."""
+        if reduced > 0 or self.device.type != "cpu":
+            index = self.reduced.nonzero().flatten()
+            if len(index) and self._on_reduce is not None:
+                self._on_reduce(self, index)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def lr(self) -> Tensor:
+        """Published rates, float32, shape ``(groups,)``: live, and what optimizers read.
+
+        Writing to it in place is allowed (``lanes.lr[3] = 0.01``): the next cut of that group
+        starts from the written value. (A lane in warm-up writes it at every step.)
+        """
+        return self._lr
+
+    @property
+    def lr_master(self) -> Tensor:
+        """Rates at full precision, float64, shape ``(groups,)``; without a warm-up's factor."""
+        return self._state.master()
+
+    @property
+    def best(self) -> Tensor:
+        """Best metric of each lane, ``dtype``, shape ``(n,)``: live. Infinite before the first."""
+        self._core.watch_best()
+        return self._state.fields["best"]
+
+    @property
+    def num_bad_epochs(self) -> Tensor:
+        """Bad steps in a row, int32, shape ``(n,)``."""
+        return self._state.fields["clock"].clamp(min=0)
+
+    @property
+    def cooldown_counter(self) -> Tensor:
+        """Cooldown steps that are left, int32, shape ``(n,)``."""
+        return -self._state.fields["clock"].clamp(max=0)
+
+    @property
+    def improved(self) -> Tensor:
+        """Whether the last metric was better than best; bool, shape ``(n,)``."""
+        return (self._state.fields["outcome"] & IMPROVED).bool()
+
+    @property
+    def reduced(self) -> Tensor:
+        """Whether the last step lowered a rate of the lane; bool, shape ``(n,)``."""
+        return (self._state.fields["outcome"] & REDUCED).bool()
+
+    @property
+    def num_reductions(self) -> Tensor:
+        """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``."""
+        return self._state.fields["num_reductions"].clone()
+
+    @property
+    def num_steps(self) -> Tensor:
+        """Steps taken by the batch, int64, 0-d."""
+        return self._state.fields["num_steps"][0].clone()
+
+    @property
+    def last_reduction(self) -> Tensor:
+        """The lane's step (from 1) that last lowered a rate, 0 for none; int64, ``(n,)``.
+
+        A lane counts the steps that it takes: not those for which it was masked or finished.
+        """
+        return self._state.fields["last_reduction"].clone()
+
+    @property
+    def finished(self) -> Tensor:
+        """Whether steps pass the lane by, by a limit or a frozen NaN; bool, ``(n,)``."""
+        flags = self._state.fields.get("flags")
+        if flags is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.device)
+        return (flags & FINISHED).bool()
+
+    @property
+    def at_min_lr(self) -> Tensor:
+        """Whether no rate of the lane can be lowered, by floor or ``eps``; bool, ``(n,)``."""
+        return self._state.at_min()
+
+    def events(self) -> Cuts:
+        """Return the recorded cuts, oldest first, and how many of them were overwritten.
+
+        One for each rate that was lowered. Those of one step come in the order of their lanes on
+        the CPU, and in any order on a GPU. Synchronises. Raises RuntimeError if ``events`` was 0.
+        """
+        if not self._state.capacity:
+            raise RuntimeError("events: none are recorded; build the lanes with events=1 or more")
+        return read_events(self._state)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters: numbers and words where uniform, else one value per lane.
+
+        Words per lane are kept as codes on the device: to read them synchronises.
+        """
+        return {name: plain(SETTINGS[name], each) for name, each in self._state.settings.items()}
+
+    def settings_of(self, lane: int) -> dict[str, Any]:
+        """Return the hyper-parameters of one lane: numbers, words and None.
+
+        ``min_lr`` is a list where the lane does not own just one rate. Synchronises where there are
+        some per lane. Raises TypeError or IndexError for a lane that does not exist.
+        """
+        if not whole_number(lane, -(2**63)):
+            raise TypeError(f"lane: expected a lane number, got {kind_of(lane)}")
+        numbers_of("lane", lane, len(self), self.device)
+        groups = self.groups
+        first, count = (lane, 1) if groups is None else (sum(groups[:lane]), groups[lane])
+        found: dict[str, Any] = {}
+        for name, value in self._state.settings.items():
+            row = SETTINGS[name]
+            if isinstance(value, Tensor):
+                at = slice(first, first + count) if row.of == "group" else slice(lane, lane + 1)
+                values = [plain(row, float(each)) for each in value[at].tolist()]
+            else:
+                values = [plain(row, value)] * (count if row.of == "group" else 1)
+            found[name] = values[0] if len(values) == 1 else values
+        return found
+
+    @property
+    def groups(self) -> list[int] | None:
+        """How many rates each lane owns; None for one each."""
+        return None if self._state.groups is None else list(self._state.groups)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the state lives."""
+        return self._state.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What ``best`` is kept in."""
+        return self._state.dtype
+
+    def __len__(self) -> int:
+        """Return the number of lanes."""
+        return self._state.n
+
+    def __repr__(self) -> str:
+        """Show the settings; synchronises where there are some per lane, to show their range."""
+        settings = "".join(
+            f", {name}={brief(value)}"
+            for name, value in self.settings.items()
+            if isinstance(each := self._state.settings[name], Tensor)
+            or each != SETTINGS[name].first
+        )
+        groups = "" if self._state.offsets is None else f", groups={self._state.num_groups}"
+        where = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
+        name = type(self).__name__
+        return f"{name}({len(self)}{groups}{settings}, dtype={self.dtype}{where})"
+
+    # -- the life of lanes ------------------------------------------------------------------------
+
+    def reset(self, lanes: Which) -> None:
+        """Begin anew: the starting rate, no best, no counts, no averages; settings stay.
+
+        Recorded events and ``num_steps`` stay too. In place, without a synchronisation, and may be
+        captured in a CUDA graph if ``lanes`` is a tensor. Raises TypeError, ValueError or
+        IndexError, with nothing changed, for lanes that do not exist.
+        """
+        self._change(
+            lambda state: state.begun_anew(chosen("lanes", lanes, state.n, state.device).mask)
+        )
+
+    def copy_lanes(self, src: Which, dst: Which) -> None:
+        """Make each lane ``dst[i]`` what lane ``src[i]`` was before: state, rates and settings.
+
+        ``src`` and ``dst`` may overlap; where ``dst`` names a lane twice the last counts.
+        ``num_steps`` and recorded events stay, and so does the optimizer's own state (copy the
+        rows of stacked parameters with it). In place, without a synchronisation, and may be
+        captured in a CUDA graph if both are tensors.
+
+        Args:
+            src: Lane numbers; or one, for all of ``dst``.
+            dst: As many lane numbers.
+
+        Raises TypeError, ValueError or IndexError, with nothing changed, for masks, different
+        lengths, lanes that do not exist or lanes with unequal numbers of groups.
+        """
+
+        def copied(state: LaneState) -> LaneState:
+            to = numbers_of("dst", dst, state.n, state.device)
+            come_from = numbers_of("src", src, state.n, state.device)
+            if len(come_from) not in (1, len(to)):
+                raise ValueError(
+                    f"src: expected 1 or {len(to)} lanes, as in dst, got {len(come_from)}"
+                )
+            if len(set(state.groups or [1])) > 1:
+                raise ValueError(
+                    "src: expected lanes with equally many groups, got some with others"
+                )
+            which = last_of(to, state.n)
+            here = torch.arange(state.n, device=state.device)
+            origin = torch.where(which.mask, which.spread(come_from.expand(len(to))), here)
+            return state.gather(origin)
+
+        self._change(copied)
+
+    def set_lanes(self, lanes: Which, **changes: Any) -> None:
+        """Give lanes other rates or other hyper-parameters; uniform ones become one per lane.
+
+        ::
+
+            lanes.set_lanes(losers, lr=lanes.lr_master[winners] * 1.2, patience=3)
+
+        The state stays, ``best`` too: a lane whose ``mode`` changes wants a :meth:`reset`. So does
+        the starting rate, to which a reset returns. In place, without a synchronisation but for the
+        first ``window`` of lanes that had none, and may be captured in a CUDA graph if all are
+        tensors.
+
+        Args:
+            lanes: Which. Where a number comes twice the last value counts.
+            changes: ``lr`` or any setting of the constructor: one value, or one for each lane in
+                ``lanes`` (for a mask: for every lane). ``lr`` and ``min_lr`` are set for all groups
+                of the lane. Numbers and CPU tensors are checked; a tensor on a GPU is not.
+
+        Capture a CUDA graph of the step again when a uniform setting became one per lane.
+
+        Raises TypeError, ValueError or IndexError, with nothing changed, for an unknown name, a
+        value of a wrong shape or out of range, None, a setting that is None in the other lanes, or
+        a longer window than the longest so far.
+        """
+        check_names("set_lanes", changes, "lr")
+        self._change(
+            lambda state: changed(state, chosen("lanes", lanes, state.n, state.device), changes)
+        )
+
+    def _set_settings(self, **changes: Any) -> None:
+        """Change settings of all lanes: one value stays one, as the constructor takes it."""
+        self._change(lambda state: changed_for_all(state, changes))
+
+    def _set_rates(self, rates: Mapping[int, float]) -> None:
+        """Set the rates of groups by their numbers, in place; they are checked already."""
+        if not rates:
+            return
+
+        def written(state: LaneState) -> LaneState:
+            index = torch.tensor(list(rates), dtype=torch.int64).to(state.device)
+            values = torch.tensor(list(rates.values()), dtype=torch.float64).to(state.device)
+            fields = {name: state.fields[name].clone() for name in ("rate", "published")}
+            fields["rate"][index], fields["published"][index] = values, values.float()
+            return state.replaced(fields)
+
+        self._change(written)
+
+    def append(
+        self,
+        k: int,
+        lr: float | Sequence[float] | Tensor,
+        *,
+        groups: Sequence[int] | None = None,
+        **settings: Unpack[LaneSettings],
+    ) -> None:
+        """Add ``k`` lanes at the end, built as by the constructor with ``lr`` and ``settings``.
+
+        Settings that are not given are those of the lanes there are, if these are uniform, else
+        the constructor's; ``groups``, one each. Every tensor is replaced, ``lr`` too. Synchronises.
+
+        Raises as the constructor does, and ValueError for a setting that is None in some lanes
+        only, or a longer window than the longest so far; with nothing changed.
+        """
+        if not whole_number(k):
+            raise ValueError(f"k: expected an integer of 0 or more, got {k!r}")
+        check_names("append", settings, "groups")
+
+        def joined(state: LaneState) -> LaneState:
+            uniform = {
+                name: plain(SETTINGS[name], value)
+                for name, value in state.settings.items()
+                if not isinstance(value, Tensor)
+            }
+            counts = [1] * k if groups is None and state.groups is not None else groups
+            offsets = offsets_of(k, counts)
+            given = checked_settings(k, offsets, {**uniform, **settings}, state.dtype)
+            rate = per_group(RATE, lr, k, offsets, "lr").expand(count_groups(k, offsets))
+            added = LaneState.begin(k, rate, given, offsets, 0, state.dtype, state.device)
+            return state.join(added)
+
+        self._change(joined, in_place=False)
+
+    def remove(self, lanes: Which) -> None:
+        """Take lanes out; the others move up. Every tensor is replaced, ``lr`` too. Synchronises.
+
+        Recorded events keep the numbers that lanes had. Raises TypeError, ValueError or
+        IndexError, with nothing changed, for lanes that do not exist.
+        """
+        self._change(
+            lambda state: state.select(~chosen("lanes", lanes, state.n, state.device).mask),
+            in_place=False,
+        )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move the lanes, or change what ``best`` is kept in, and return ``self``.
+
+        With ``dtype`` only ``best`` is replaced; on another device every tensor is, ``lr`` too.
+        Raises RuntimeError for a device that cannot be used and ValueError, with nothing changed,
+        for a ``best`` that float32 cannot hold exactly. Synchronises.
+        """
+        new_device = self.device if device is None else check_device(device)
+        new_dtype = self.dtype if dtype is None else dtype
+        check_dtype(new_dtype)
+
+        def moved(state: LaneState) -> LaneState:
+            check_averages(state.settings, new_dtype)
+            check_held(state.fields["best"], new_dtype)
+            return state.to(new_device, new_dtype)
+
+        self._change(moved, in_place=False)
+        return self
+
+    # -- saving -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a snapshot: tensors (clones) and primitives only, safe for ``weights_only=True``.
+
+        Keys: ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``improved``, ``reduced``,
+        ``num_reductions``, ``num_steps``, ``lr`` and ``start_lr`` (float64, one per group),
+        ``groups`` (rates per lane, or None for one each), ``settings`` (words per lane as codes)
+        and ``options``, everything else that these lanes remember. Does not synchronise: tensors
+        stay on their device.
+        """
+        return snapshot(self._state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a snapshot in place: ``lr`` and ``best`` keep their identity.
+
+        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do. Tensors
+        may lie on any device (this synchronises then). How many events are recorded stays; those
+        of the snapshot are taken over if it recorded as many.
+
+        Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of another
+        number of lanes or groups, missing or unknown keys, numbers out of range, or a ``best``
+        that float32 lanes cannot hold exactly.
+        """
+        self._change(
+            lambda state: restored(
+                state_dict, state.n, state.groups, state.capacity, state.dtype, state.device
+            )
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._state
+        return {
+            "state": snapshot(state),
+            "n": state.n,
+            "groups": self.groups,
+            "events": state.capacity,
+            "dtype": state.dtype,
+            "device": str(state.device),
+            "on_reduce": self._on_reduce,
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        state = restored(
+            saved["state"],
+            saved["n"],
+            saved["groups"],
+            saved["events"],
+            saved["dtype"],
+            check_device(saved["device"]),
+        )
+        self._build(state, saved["on_reduce"])
+
+    # -- what the core points at ------------------------------------------------------------------
+
+    def _change(self, make: Callable[[LaneState], LaneState], in_place: bool = True) -> None:
+        """Become what ``make`` makes of the state, while no other thread steps."""
+        with self._core:
+            self._take_moved()
+            self._become(make(self._state), in_place)
+
+    def _become(self, new: LaneState, in_place: bool = True) -> None:
+        """Put ``new`` in place of the state, all at once.
+
+        With ``in_place`` tensors of the same kind keep their memory, which optimizers and captured
+        graphs read, and take the new values.
+        """
+        old: LaneState | None = self.__dict__.get("_state")
+        targets: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def kept(before: Any, after: Any) -> Any:
+            if after is before or not in_place or not _alike(before, after):
+                return after
+            targets.append(before)
+            values.append(after)
+            return before
+
+        old_fields = {} if old is None else old.fields
+        old_settings = {} if old is None else old.settings
+        fields = {name: kept(old_fields.get(name), each) for name, each in new.fields.items()}
+        settings = {name: kept(old_settings.get(name), v) for name, v in new.settings.items()}
+        handed = {} if old is None else dict(self._handed)
+        for name in ("published", "best"):
+            if fields[name] is not old_fields.get(name):
+                handed[name] = owned(fields[name])
+                fields[name] = handed[name].tensor
+        state = LaneState(fields, settings, new.groups, new.offsets, new.capacity)
+        self._connect(state, handed, (targets, values) if targets else ())
+
+    def _connect(
+        self, state: LaneState, handed: dict[str, Handed], copies: tuple[Any, ...] = ()
+    ) -> None:
+        tensors = dict(state.fields)
+        if state.offsets is not None:
+            tensors["offsets"] = state.offsets
+        names = {
+            "_state": state,
+            "_handed": handed,
+            "_lr": state.fields["published"],
+            "_names": " ".join(state.fields),
+            "_uniform": [0.0 if isinstance(v, Tensor) else v for v in state.settings.values()],
+            "_each": [v if isinstance(v, Tensor) else None for v in state.settings.values()],
+            "_has_parts": state.has_parts,
+        }
+        self._core.connect(
+            tensors,
+            state.settings,
+            state.has_parts,
+            keep=[each.kept() for each in handed.values()],
+            copy=torch._foreach_copy_,
+            copies=copies,
+            namespace=self.__dict__,
+            names=names,
+        )
+
+    def _take_moved(self) -> None:
+        """Go on in the memory to which ``lr`` or ``best`` were moved, if they were.
+
+        Raises RuntimeError if they are not what they were.
+        """
+        if not self._core.has_moved():
+            return
+        for name, label in (("published", "lr"), ("best", "best")):
+            self._handed[name].check(label)
+        self._connect(self._state, self._handed)
+
+
+def _alike(before: Any, after: Any) -> bool:
+    return (
+        isinstance(before, Tensor)
+        and isinstance(after, Tensor)
+        and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
+    )

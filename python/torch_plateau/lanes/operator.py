@@ -6,89 +6,65 @@ Eager code does not come this way. ``torch.compile`` cannot look into the core, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .. import _core
 from .inputs import readable
+from .table import SETTINGS
 
-__all__ = ["SETTINGS", "step_"]
-
-SETTINGS = (
-    "gate_scale",
-    "gate_shift",
-    "maximize",
-    "patience",
-    "cooldown",
-    "factor",
-    "eps",
-    "min_lr",
-)
+__all__ = ["step_"]
 
 
-@torch.library.custom_op(
-    "torch_plateau::step_",
-    mutates_args=(
-        "best",
-        "clock",
-        "outcome",
-        "num_reductions",
-        "num_steps",
-        "rate",
-        "published",
-    ),
-)
-def step_(
+def step(
     metrics: Tensor,
-    best: Tensor,
-    clock: Tensor,
-    outcome: Tensor,
-    num_reductions: Tensor,
-    num_steps: Tensor,
-    rate: Tensor,
-    published: Tensor,
+    active: Tensor | None,
+    state: Sequence[Tensor],
+    names: str,
     offsets: Tensor | None,
-    uniform: list[float],
-    each: list[Tensor | None],
+    uniform: Sequence[float],
+    each: Sequence[Tensor | None],
+    parts: bool,
 ) -> None:
     """Advance lanes by one metric, as :meth:`PlateauLanes.step` does, over its tensors.
 
-    ``uniform`` and ``each`` hold the settings in the order of ``SETTINGS``: one value for all
-    lanes, or, where ``each`` is a tensor, one per lane.
+    ``names`` are those of the fields in ``state``, with spaces between them. ``uniform`` and
+    ``each`` hold the settings in the order of their table: one value for all lanes, or, where
+    ``each`` is a tensor, one per lane.
     """
-    state = {
-        "best": best,
-        "clock": clock,
-        "outcome": outcome,
-        "num_reductions": num_reductions,
-        "num_steps": num_steps,
-        "rate": rate,
-        "published": published,
-        "offsets": offsets,
-    }
+    tensors = dict(zip(names.split(), state, strict=True))
+    if offsets is not None:
+        tensors["offsets"] = offsets
     settings = {
         name: one if many is None else many
         for name, one, many in zip(SETTINGS, uniform, each, strict=True)
     }
-    lanes = _core.Lanes(state, settings)
-    if lanes.step(metrics) < 0:
-        lanes.step(readable(metrics, len(best), best.dtype, best.device))
+    lanes = _core.Lanes(None)
+    lanes.connect(tensors, settings, parts)
+
+    def advance(metrics: Tensor) -> bool:
+        done = lanes.step(metrics) if active is None else lanes.step_masked(metrics, active)
+        return done >= 0
+
+    best = tensors["best"]
+    if not advance(metrics) and not advance(readable(metrics, len(best), best.dtype, best.device)):
+        raise RuntimeError("torch_plateau::step_: cannot read these metrics; report a bug")
 
 
-@step_.register_fake
-def _(
+def check_step(
     metrics: Tensor,
-    best: Tensor,
-    clock: Tensor,
-    outcome: Tensor,
-    num_reductions: Tensor,
-    num_steps: Tensor,
-    rate: Tensor,
-    published: Tensor,
-    offsets: Tensor | None,
-    uniform: list[float],
-    each: list[Tensor | None],
+    active: Tensor | None,
+    state: Sequence[Tensor],
+    names: str,
+    *settings: object,
 ) -> None:
-    n = len(best)
+    """Check shapes, all there is while a function is traced."""
+    n = len(dict(zip(names.split(), state, strict=True))["best"])
     if metrics.shape != (n,) and not (n == 1 and metrics.ndim == 0):
         raise ValueError(f"metrics: expected shape ({n},), got {tuple(metrics.shape)}")
+
+
+step_ = torch.library.custom_op("torch_plateau::step_", step, mutates_args=("state",))
+step_.register_fake(check_step)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
-from ..lanes._checks import check_keys
-from ..lanes._resolve import DEFAULTS
-from ..lanes._settings import setting
 from ..lanes.lanes import PlateauLanes
-from .plateau import EPOCH_WARNING, rates_of
+from ..lanes.readable import kind_of
+from ..lanes.saved import restored
+from ..lanes.state import LaneState
+from ..lanes.table import SETTINGS
+from ..lanes.values import check_keys
+from .fields import as_dict, checked_field
+from .hooks import call_after_load
+from .optimizers import checked_optimizers, rate_in, rates_of
 from .tensor_rates import check_takes_tensor_rate, device_of, sync_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
 
 # A warm-up writes rates at every step, not only at cuts: that is for compose.
-_OPTIONS = {*DEFAULTS, "events"} - {"warmup_steps", "warmup_start_factor"}
+_SETTINGS = [name for name in SETTINGS if not name.startswith("warmup_")]
+_RESULTS = ("best", "num_bad_epochs", "cooldown_counter")
+_CURES = "reset, set_lanes, copy_lanes, load_state_dict"
+_OPTIONS = {*_SETTINGS, "events"}
+_PICKLED = {"lanes", "optimizer", "_optimizers", "publish", "last_epoch"}
 
 
 class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
@@ -66,7 +74,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     The class is one of torch's by ``isinstance``, so that trainers pass it a metric;
     ``optimizer`` is the object handed in, and ``mode``, ``patience`` and the other settings read
-    as in :attr:`PlateauLanes.settings`.
+    as in :attr:`PlateauLanes.settings`. They may be set too, as the constructor takes them, and
+    reach the lanes at once; ``best`` and the counts may not: :attr:`lanes` has methods for that.
 
     Raises:
         TypeError, ValueError: no optimizer, the same optimizer or param group twice, a setting out
@@ -95,9 +104,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if unknown:
             raise TypeError(f"options: expected some of {sorted(_OPTIONS)}, got {unknown}")
         # torch's constructor is not called: it makes one plateau, and this holds many.
-        if publish not in (None, "float", "tensor"):
-            raise ValueError(f"publish: expected 'float', 'tensor' or None, got {publish!r}")
-        self._optimizers = _checked_optimizers(optimizers)
+        _check_publish(publish, "float", "tensor", None)
+        self._optimizers = checked_optimizers(optimizers)
         groups = self._groups()
         if publish is None:
             tensors = any(isinstance(group["lr"], Tensor) for group in groups)
@@ -111,7 +119,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         per_group = isinstance(optimizers, Optimizer)
         self.lanes = PlateauLanes(
             len(groups) if per_group else len(self._optimizers),
-            [_rate(group["lr"], i) for i, group in enumerate(groups)],
+            [rate_in(group, i) for i, group in enumerate(groups)],
             mode=mode,
             factor=factor,
             patience=patience,
@@ -145,19 +153,25 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         finite number.
         """
         if epoch is not None:
-            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
+            epoch = checked_field("last_epoch", epoch, "epoch")
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._adopt_if_replaced()
         reduced = self.lanes._advance(metrics)
         if reduced < 0:
-            reduced = self.lanes._step_converted(metrics, fetch=True)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+            reduced = self.lanes._step_again(reduced, metrics, fetch=True)
+        # past __setattr__, which would take as long as many a step
+        self.__dict__["last_epoch"] = self.last_epoch + 1 if epoch is None else epoch
         if self.publish == "float" and (reduced or self._version != _version_of(self._vector)):
             self._publish()
 
     def _attach(self) -> None:
         """Publish to the optimizers for the first time, and keep it so when they load a state."""
         self._publish()
-        self._hooks = [_repair_after_load(self, optimizer) for optimizer in self._optimizers]
+        self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
+
+    def _after_load(self) -> None:
+        """Put the views back, which ``optimizer.load_state_dict`` replaces with its own rates."""
+        self._adopt()
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
@@ -197,16 +211,16 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """Take over rates that other code put into the groups."""
         groups = self._check_groups()
         replaced = {
-            i: _rate(group["lr"], i)
+            i: rate_in(group, i)
             for i, group in enumerate(groups)
             if group["lr"] is not self._published[i]
         }
-        rate, published = self.lanes._tensor("rate"), self.lanes.lr
-        for i, value in replaced.items():
+        published = self.lanes.lr
+        for i, value in list(replaced.items()):
             # a float32 copy of the rate that is there already must not cost it its digits
-            if not (isinstance(groups[i]["lr"], Tensor) and value == float(published[i])):
-                rate[i] = value
-                published[i] = value
+            if isinstance(groups[i]["lr"], Tensor) and value == float(published[i]):
+                del replaced[i]
+        self.lanes._set_rates(replaced)
         self._publish()
 
     def __getattr__(self, name: str) -> Any:
@@ -215,6 +229,19 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if name not in settings:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return settings[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute: a setting reaches the lanes, and a mistyped name is refused."""
+        if name in _SETTINGS and "lanes" in self.__dict__:
+            self.lanes._set_settings(**{name: value})
+            return
+        if name in _RESULTS:
+            raise AttributeError(f"{name}: cannot be set here; use the methods of lanes: {_CURES}")
+        # a subclass may have attributes of its own
+        mine = type(self) is BatchedReduceLROnPlateau and not name.startswith("_")
+        if mine and name not in _PICKLED and not hasattr(type(self), name):
+            raise AttributeError(f"{name}: expected one of the settings, {_SETTINGS}")
+        super().__setattr__(name, checked_field(name, value) if name == "last_epoch" else value)
 
     def get_last_lr(self) -> list[Any]:
         """Return the rate of every group: floats, or clones of the tensors, which do not sync."""
@@ -245,11 +272,26 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         Raises KeyError, TypeError or ValueError, with nothing changed, as
         :meth:`PlateauLanes.load_state_dict` does.
         """
+        self._take(self._checked(state_dict))
+
+    def _checked(self, state_dict: Any) -> tuple[LaneState, int]:
+        """Return what a state brings."""
         check_keys("state_dict", state_dict, ("lanes", "last_epoch"))
         label = "state_dict['last_epoch']"
-        last_epoch = int(setting("last_epoch", state_dict["last_epoch"], label=label))
+        last_epoch = checked_field("last_epoch", state_dict["last_epoch"], label)
         self._check_groups()
-        self.lanes.load_state_dict(state_dict["lanes"])
+        old = self.lanes._state
+        new = restored(state_dict["lanes"], old.n, old.groups, old.capacity, old.dtype, old.device)
+        if SETTINGS["warmup_steps"].needs_part(new.settings["warmup_steps"]):
+            raise ValueError(
+                "state_dict['lanes']['settings']['warmup_steps']: expected 0, got others; for a "
+                "warm-up see compose"
+            )
+        return new, last_epoch
+
+    def _take(self, state: tuple[LaneState, int]) -> None:
+        new, last_epoch = state
+        self.lanes._change(lambda _: new)
         self.last_epoch = last_epoch
         self._publish()
 
@@ -258,32 +300,30 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         remade = ("_vector", "_version", "_published", "_hooks")
         return {name: value for name, value in self.__dict__.items() if name not in remade}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    def __setstate__(self, state: Any) -> None:
+        given = as_dict("state", state)
+        if not given.keys() >= _PICKLED:
+            raise KeyError(f"state: missing keys {sorted(_PICKLED - given.keys())}")
+        lanes, own = given["lanes"], checked_optimizers(given["_optimizers"])
+        shown = given["optimizer"]
+        if not isinstance(lanes, PlateauLanes):
+            raise TypeError(f"lanes: expected PlateauLanes, got {kind_of(lanes)}")
+        if (checked_optimizers(shown) if shown is not own[0] else [shown]) != own:
+            raise ValueError("optimizer: expected the optimizers of the scheduler, got others")
+        _check_publish(given["publish"], "float", "tensor")
+        given["last_epoch"] = checked_field("last_epoch", given["last_epoch"])
+        count = sum(len(each.param_groups) for each in own)
+        if count != len(lanes.lr):
+            raise ValueError(
+                f"lanes: expected {count} rates, one for each group, got {len(lanes.lr)}"
+            )
+        self.__dict__.update(given)
         self._attach()
 
 
-def _checked_optimizers(optimizers: Any) -> list[Optimizer]:
-    many = isinstance(optimizers, Sequence)
-    given = list(optimizers) if many else [optimizers]
-    if not given:
-        raise ValueError("optimizers: expected at least one, got an empty sequence")
-    for i, optimizer in enumerate(given):
-        if not isinstance(optimizer, Optimizer):
-            where = f"optimizers[{i}]" if many else "optimizers"
-            raise TypeError(f"{where}: expected an Optimizer, got {type(optimizer).__name__}")
-    _check_distinct("optimizers", given)
-    _check_distinct("param groups", [group for o in given for group in o.param_groups])
-    return given
-
-
-def _check_distinct(name: str, things: list[Any]) -> None:
-    first: dict[int, int] = {}
-    for i, thing in enumerate(things):
-        if first.setdefault(id(thing), i) != i:
-            raise ValueError(
-                f"{name}: expected different ones, got the same at {first[id(thing)]} and {i}"
-            )
+def _check_publish(value: object, *allowed: str | None) -> None:
+    if not any(value is each or (isinstance(value, str) and value == each) for each in allowed):
+        raise ValueError(f"publish: expected 'float', 'tensor' or None, got {value!r}")
 
 
 def _version_of(tensor: Tensor) -> int:
@@ -299,27 +339,3 @@ def _warn_of_syncs(optimizers: list[Optimizer]) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _rate(value: object, index: int) -> float:
-    """Read one group's rate; synchronises if it is a tensor on another device."""
-    label = f"param_groups[{index}]['lr']"
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{label}: expected one element, got shape {tuple(value.shape)}")
-        value = value.item()
-    return float(setting("lr", value, label=label).item())
-
-
-def _repair_after_load(scheduler: BatchedReduceLROnPlateau, optimizer: Optimizer) -> Any:
-    """Put the views back after ``optimizer.load_state_dict``, which replaces every group."""
-    alive = weakref.ref(scheduler)
-
-    def repair(_: Optimizer) -> None:
-        owner = alive()
-        if owner is not None:
-            owner._adopt()
-
-    while not hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):
-        optimizer = optimizer.optimizer  # type: ignore[attr-defined]  # e.g. accelerate's wrapper
-    return optimizer.register_load_state_dict_post_hook(repair)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from ..lanes._checks import check_keys
-from ..lanes._life import Which
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import check_readable, kind_of
+from ..lanes.selection import Which, chosen
+from ..lanes.values import check_keys
 from .batched import BatchedReduceLROnPlateau
+from .fields import as_dict, checked_field, checked_rates
 
 __all__ = ["LaneBest"]
 
@@ -109,7 +110,7 @@ class LaneBest:
         if lanes is not None:
             if not isinstance(self.lanes, PlateauLanes):
                 raise TypeError(f"lanes: expected None for one model, got {kind_of(lanes)}")
-            which = self.lanes._chosen("lanes", lanes).mask
+            which = chosen("lanes", lanes, len(self.lanes), self.lanes.device).mask
         for name, param in self._params.items():
             _take(which, self._best[name], param.detach())
 
@@ -130,6 +131,7 @@ class LaneBest:
         ValueError, with nothing changed, for other names, shapes or types.
         """
         check_keys("state_dict", state_dict, ("best", "seen"))
+        state_dict = {**state_dict, "best": as_dict("state_dict['best']", state_dict["best"])}
         check_keys("state_dict['best']", state_dict["best"], self._best)
         for name, kept in self._best.items():
             given, label = state_dict["best"][name], f"state_dict['best'][{name!r}]"
@@ -144,11 +146,21 @@ class LaneBest:
         seen = state_dict["seen"]
         if self._seen is not None:
             check_keys("state_dict['seen']", seen, self._seen)
+            seen = {name: _checked_seen(name, seen[name]) for name in self._seen}
         elif seen is not None:
             raise ValueError("state_dict['seen']: expected None for lanes, got one of a scheduler")
         for name, kept in self._best.items():
             kept.copy_(state_dict["best"][name])
-        self._seen = None if seen is None else dict(seen)
+        self._seen = seen
+
+    def __setstate__(self, state: Any) -> None:
+        given = as_dict("state", state)
+        missing = sorted({"lanes", "on_cut", "_params", "_best", "_seen"} - given.keys())
+        if missing:
+            raise KeyError(f"state: missing keys {missing}")
+        LaneBest.__init__(self, given["lanes"], given["_params"], on_cut=given["on_cut"])
+        self.load_state_dict({"best": given["_best"], "seen": given["_seen"]})
+        self.__dict__.update({name: given[name] for name in given.keys() - self.__dict__.keys()})
 
     def _outcome(self) -> tuple[Tensor | bool, Tensor | bool]:
         """Which lanes improved, and of which a rate was lowered, since the last call."""
@@ -164,7 +176,7 @@ class LaneBest:
         # a step that is neither better nor in cooldown leaves the count at zero only by a cut
         fired = not improved and old["cooldown_counter"] == 0 and new["num_bad_epochs"] == 0
         rates = zip(new["rates"], old["rates"], strict=False)
-        return improved, fired and any(bool(now < before) for now, before in rates)
+        return improved, fired and any(float(now) < float(before) for now, before in rates)
 
     def _check_size(self) -> None:
         if not isinstance(self.lanes, PlateauLanes):
@@ -215,3 +227,8 @@ def _seen(scheduler: lr_scheduler.ReduceLROnPlateau) -> dict[str, Any]:
         "cooldown_counter": scheduler.cooldown_counter,
         "rates": scheduler.get_last_lr(),
     }
+
+
+def _checked_seen(name: str, value: Any) -> Any:
+    label = f"state_dict['seen'][{name!r}]"
+    return checked_rates(value, label) if name == "rates" else checked_field(name, value, label)

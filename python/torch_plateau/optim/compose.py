@@ -11,8 +11,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 from ..lanes.readable import kind_of
 from .batched import BatchedReduceLROnPlateau
-from .composed import Composed, Scales, optimizers_of
+from .composed import Composed
 from .plateau import ReduceLROnPlateau
+from .scales import Scales, optimizers_of
 
 __all__ = ["compose"]
 

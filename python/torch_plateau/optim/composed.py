@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
-from ..lanes._checks import check_keys
-from ..lanes._settings import setting
+from ..lanes.readable import kind_of
+from ..lanes.table import RATE, SETTINGS
+from ..lanes.values import check_keys, checked
 from .batched import BatchedReduceLROnPlateau
-from .plateau import ReduceLROnPlateau, rates_of
+from .fields import as_dict, checked_rate, items_of
+from .hooks import call_after_load
+from .optimizers import checked_optimizers, rates_of
+from .plateau import ReduceLROnPlateau
+from .scales import Plateau, Scales, optimizers_of, take_over_lanes
+from .schedules import check_schedule, restored_on_error
 
-__all__ = ["Composed", "Scales", "optimizers_of"]
+__all__ = ["Composed"]
 
-Plateau = ReduceLROnPlateau | BatchedReduceLROnPlateau
 _STATE_KEYS = ("schedules", "plateau", "rates", "scale", "min_lr")
+_PICKLED = (
+    "schedules",
+    "plateau",
+    "optimizer",
+    "_optimizers",
+    "_plain",
+    "_rates",
+    "_floors",
+    "_seen",
+)
+# What the plateau would take for floors of the scale.
+_FLOORS = ("min_lrs", "default_min_lr")
 
 
 class Composed(TorchPlateau):
@@ -29,7 +44,8 @@ class Composed(TorchPlateau):
 
     One of torch's plateaus by ``isinstance``, so that trainers call ``step`` with a metric and save
     the state of both; ``step_schedule`` is called by the training loop, or by a trainer's hook.
-    What else the plateau has (``best``, ``patience``, ``lanes``, ...) can be read here too.
+    What else the plateau has (``best``, ``patience``, ``lanes``, ...) can be read here too, and
+    its settings can be set here.
 
     A rate that other code writes into a param group, ``optimizer.load_state_dict`` included, does
     not count: the loaded rates are replaced at once, others at the next step.
@@ -39,7 +55,8 @@ class Composed(TorchPlateau):
         plateau: The plateau. Stepped by itself it cuts the scale; rates follow at the next step
             here.
         optimizer: The plateau's: one, or a list of them.
-        min_lr: The floor of each param group.
+        min_lr: The floor of each param group; may be set to one number or one for each, which
+            counts from the next step on.
     """
 
     def __init__(self, schedules: list[LRScheduler], plateau: Plateau) -> None:
@@ -48,14 +65,15 @@ class Composed(TorchPlateau):
         self.optimizer = plateau.optimizer
         self._optimizers = optimizers_of(plateau)
         groups = self._groups()
-        self._plain = [_own(rate) for rate in rates_of(groups)]
+        self._plain = [
+            each if isinstance(each, Tensor) else float(each) for each in rates_of(groups)
+        ]
         if isinstance(plateau, BatchedReduceLROnPlateau):  # its tensors become the scales
             self._rates: list[Any] = rates_of(groups)
-            self.min_lr = _take_over_lanes(plateau)
+            self._floors = take_over_lanes(plateau)
         else:
             self._rates = [group["lr"] for group in groups]
-            floors = setting("min_lr", plateau.min_lrs, len(groups))
-            self.min_lr = floors.tolist()
+            self._floors = checked(SETTINGS["min_lr"], plateau.min_lrs, len(groups)).tolist()
             plateau.optimizer = Scales(1)
             plateau.min_lrs, plateau.default_min_lr = [0.0], 0.0
         self._seen = self._fingerprints()
@@ -112,36 +130,54 @@ class Composed(TorchPlateau):
             "plateau": self.plateau.state_dict(),
             "rates": [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._plain],
             "scale": self.scale,
-            "min_lr": list(self.min_lr),
+            "min_lr": self.min_lr,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot and write the rates, before or after the optimizers load theirs.
 
-        As torch's schedulers do, it brings its hyper-parameters along. Raises KeyError, TypeError
-        or ValueError, with nothing changed, for a snapshot of other keys, of another number of
-        schedules or groups, or that the plateau refuses.
+        As torch's schedulers do, it brings its hyper-parameters along. A state of one of torch's
+        schedules must be of the kind that the schedule has now, and a copy of the schedule must be
+        able to go on from it.
+
+        Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of other
+        keys, of another number of schedules or groups, or with values that cannot be.
         """
         check_keys("state_dict", state_dict, _STATE_KEYS)
-        count, given = len(self._plain), len(state_dict["schedules"])
-        if given != len(self.schedules):
-            raise ValueError(
-                f"state_dict['schedules']: expected {len(self.schedules)} states, got {given}"
-            )
-        plain = list(state_dict["rates"])
-        setting("lr", [float(each) for each in plain], count, label="state_dict['rates']")
-        floors = setting("min_lr", state_dict["min_lr"], count, label="state_dict['min_lr']")
+        given, count = dict(state_dict), len(self._plain)
+        self._check_count()
+        label = "state_dict['rates']"
+        plain = [
+            checked_rate(RATE, rate, f"{label}[{i}]")
+            for i, rate in enumerate(items_of(given["rates"], label, count))
+        ]
+        floors = self._checked_floors(given["min_lr"], "state_dict['min_lr']")
+        plateau: Any = self.plateau._checked(given["plateau"])
+        label = "state_dict['scale']"
         if isinstance(self.plateau, ReduceLROnPlateau):
-            scale = setting("lr", state_dict["scale"], label="state_dict['scale']").item()
-            self.plateau.load_state_dict(state_dict["plateau"])
-            self.plateau.optimizer.param_groups[0]["lr"] = scale
+            scale = checked(RATE, given["scale"], label=label)
         else:
-            self.plateau.load_state_dict(state_dict["plateau"])
-        for schedule, state in zip(self.schedules, state_dict["schedules"], strict=True):
-            schedule.load_state_dict(copy.deepcopy(state))
+            scale = checked(RATE, given["scale"], count, scalar=False, label=label)
+            if not torch.equal(scale, plateau[0].master().cpu()):
+                raise ValueError(f"{label}: expected the rates in state_dict['plateau']['lanes']")
+        rates = torch.tensor([float(rate) for rate in plain], dtype=torch.float64, device="cpu")
+        checked(RATE, rates * scale, count, label="state_dict['rates'] times the scale")
+        label = "state_dict['schedules']"
+        states = items_of(given["schedules"], label, len(self.schedules))
+        first = 0
+        for i, (schedule, state) in enumerate(zip(self.schedules, states, strict=True)):
+            own = rates.tolist()[first : first + len(schedule.optimizer.param_groups)]
+            check_schedule(schedule, state, own, f"{label}[{i}]")
+            first += len(own)
+        with restored_on_error(self.schedules):
+            for schedule, state in zip(self.schedules, states, strict=True):
+                schedule.load_state_dict(copy.deepcopy(state))
+            self.plateau._take(plateau)
+        if isinstance(self.plateau, ReduceLROnPlateau):
+            self.plateau.optimizer.param_groups[0]["lr"] = scale.item()
         for i, rate in enumerate(plain):
             self._set_plain(i, rate)
-        self.min_lr = floors.expand(count).tolist()
+        self._floors = floors
         self._seen = self._fingerprints()
         self._write()
 
@@ -170,7 +206,7 @@ class Composed(TorchPlateau):
         """Write the product of plain rate and scale to every group."""
         pairs = zip(self._groups(), self._scales(), strict=True)
         for i, (group, scale) in enumerate(pairs):
-            plain, floor, rate = self._plain[i], self.min_lr[i], self._rates[i]
+            plain, floor, rate = self._plain[i], self._floors[i], self._rates[i]
             if isinstance(rate, Tensor):
                 plain = plain.double()
                 rate.copy_(torch.maximum(plain * scale, plain.clamp(max=floor)))
@@ -190,76 +226,79 @@ class Composed(TorchPlateau):
                     "loaded by itself and has overwritten composed rates; call step_schedule() and "
                     "load_state_dict() of the composed object instead"
                 )
+        self._check_count()
+
+    def _check_count(self) -> None:
         if len(self._groups()) != len(self._plain):
             raise ValueError(
                 f"optimizer: expected {len(self._plain)} param groups, as when it was composed, "
                 f"got {len(self._groups())}"
             )
 
-    # -- life -------------------------------------------------------------------------------------
+    # -- attributes -------------------------------------------------------------------------------
 
-    def _attach(self) -> None:
-        """Write the rates for the first time, and again whenever an optimizer loads a state."""
-        self._write()
-        self._hooks = [_write_after_load(self, optimizer) for optimizer in self._optimizers]
+    @property
+    def min_lr(self) -> list[float]:
+        """The floor of each param group."""
+        return list(self._floors)
+
+    @min_lr.setter
+    def min_lr(self, value: Any) -> None:
+        self._floors = self._checked_floors(value, "min_lr")
+
+    def _checked_floors(self, value: Any, label: str) -> list[float]:
+        count = len(self._plain)
+        floors: list[float] = (
+            checked(SETTINGS["min_lr"], value, count, label=label).expand(count).tolist()
+        )
+        return floors
 
     def __getattr__(self, name: str) -> Any:
         if "plateau" not in self.__dict__:  # a copy that is being made
             raise AttributeError(name)
         return getattr(self.plateau, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of its own, or one of the plateau's."""
+        own = name.startswith("_") or name in _PICKLED or hasattr(type(self), name)
+        if own:
+            super().__setattr__(name, value)
+        elif name in _FLOORS or not hasattr(self.plateau, name):
+            raise AttributeError(f"{name}: expected min_lr or a setting of the plateau")
+        else:
+            setattr(self.plateau, name, value)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Write the rates for the first time, and again whenever an optimizer loads a state."""
+        self._write()
+        for optimizer in self._optimizers:
+            call_after_load(self, optimizer)
+
+    def _after_load(self) -> None:
+        if len(self._groups()) == len(self._plain):
+            self._write()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_hooks"}
+        return dict(self.__dict__)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    def __setstate__(self, state: Any) -> None:
+        given = as_dict("state", state)
+        if not given.keys() >= set(_PICKLED):
+            raise KeyError(f"state: missing keys {sorted(set(_PICKLED) - given.keys())}")
+        plateau, schedules = given["plateau"], items_of(given["schedules"], "schedules")
+        if not isinstance(plateau, (ReduceLROnPlateau, BatchedReduceLROnPlateau)):
+            raise TypeError(f"plateau: expected a plateau, got {kind_of(plateau)}")
+        optimizers = checked_optimizers(given["_optimizers"])
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for name in ("_plain", "_rates"):
+            for i, rate in enumerate(items_of(given[name], name, len(groups))):
+                checked_rate(RATE, rate, f"{name}[{i}]")
+        for i, schedule in enumerate(items_of(schedules, "schedules", len(optimizers))):
+            if not isinstance(schedule, LRScheduler) or schedule.optimizer is not optimizers[i]:
+                raise TypeError(f"schedules[{i}]: expected one of its optimizer")
+        items_of(given["_seen"], "_seen", len(schedules))
+        checked(SETTINGS["min_lr"], given["_floors"], len(groups), label="min_lr")
+        self.__dict__.update(given)
         self._attach()
-
-
-class Scales(SGD):
-    """Stands in for an optimizer of the plateau: its rates, which begin at 1, are the scales."""
-
-    def __init__(self, count: int) -> None:
-        params = [torch.zeros(1, device="cpu") for _ in range(count)]
-        super().__init__([{"params": [param]} for param in params], lr=1.0)
-
-
-def _own(rate: Any) -> Any:
-    return rate if isinstance(rate, Tensor) else float(rate)
-
-
-def optimizers_of(plateau: Plateau) -> list[Optimizer]:
-    """Return the optimizers whose rates the plateau lowers."""
-    if isinstance(plateau, BatchedReduceLROnPlateau):
-        return plateau._optimizers
-    return [plateau.optimizer]
-
-
-def _take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:
-    """Make the lanes' rates scales, on stand-ins; return the floors that they had."""
-    state = plateau.state_dict()
-    lanes, count = state["lanes"], len(plateau._published)
-    floors = torch.as_tensor(lanes["settings"]["min_lr"], dtype=torch.float64).expand(count)
-    lanes["lr"], lanes["start_lr"] = torch.ones_like(lanes["lr"]), torch.ones_like(lanes["lr"])
-    lanes["settings"]["min_lr"] = 0.0
-    for hook in plateau._hooks:
-        hook.remove()
-    one = isinstance(plateau.optimizer, Optimizer)
-    plateau._optimizers = [Scales(len(each.param_groups)) for each in plateau._optimizers]
-    plateau.optimizer = plateau._optimizers[0] if one else plateau._optimizers  # type: ignore[assignment]
-    plateau.load_state_dict(state)
-    plateau._attach()
-    return floors.tolist()
-
-
-def _write_after_load(composed: Composed, optimizer: Optimizer) -> Any:
-    alive = weakref.ref(composed)
-
-    def write(_: Optimizer) -> None:
-        owner = alive()
-        if owner is not None and len(owner._groups()) == len(owner._plain):
-            owner._write()
-
-    while not hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):
-        optimizer = optimizer.optimizer  # type: ignore[attr-defined]  # e.g. accelerate's wrapper
-    return optimizer.register_load_state_dict_post_hook(write)

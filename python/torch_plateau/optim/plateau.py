@@ -9,37 +9,20 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
-from ..lanes._resolve import gate_of
-from ..lanes._settings import check_mode, setting
 from ..lanes.inputs import one_metric
 from ..lanes.readable import kind_of
+from ..lanes.table import SETTINGS
+from ..lanes.values import checked
+from .fields import GATE, IN_CORE, KEYS, Field, as_dict, checked_field, set_gate
+from .optimizers import rates_of
 
-__all__ = ["EPOCH_WARNING", "ReduceLROnPlateau", "rates_of"]
+__all__ = ["ReduceLROnPlateau"]
 
-EPOCH_WARNING = (
-    "The epoch parameter of scheduler.step() is deprecated: call scheduler.step(metrics) alone"
-)
-# What torch's class keeps in its state_dict, and the core or a property here keeps instead.
-_OWN_KEYS = (
-    "patience",
-    "cooldown",
-    "mode",
-    "threshold",
-    "threshold_mode",
-    "best",
-    "num_bad_epochs",
-    "cooldown_counter",
-    "last_epoch",
-)
-
-
-def rates_of(groups: list[dict[str, Any]]) -> list[Any]:
-    """Return the rates of param groups; tensors are cloned, so nothing is aliased."""
-    return [
-        group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"] for group in groups
-    ]
+_FLOORS = ("min_lrs", "default_min_lr")
+_HIDDEN = ("optimizer", "_lane", "_gate")
 
 
 class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
@@ -86,9 +69,9 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
-        setting("factor", factor)
-        setting("eps", eps)
-        floors = setting("min_lr", min_lr, len(optimizer.param_groups))
+        checked(SETTINGS["factor"], factor)
+        checked(SETTINGS["eps"], eps)
+        floors = checked(SETTINGS["min_lr"], min_lr, len(optimizer.param_groups))
         if not isinstance(min_lr, (list, tuple, int, float)):
             min_lr = floors.tolist()  # an array; torch would take it for one floor
         self._lane = _core.Lane()
@@ -127,7 +110,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         after ``min_lr`` was given as a list.
         """
         if epoch is not None:
-            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
+            epoch = checked_field("last_epoch", epoch, "epoch")
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         answer = self._lane.step(metrics, self.optimizer.param_groups, self._last_lr)
         if answer or epoch is not None:
             self._finish_step(answer, metrics, epoch)
@@ -178,142 +162,88 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """Return the rates after the last step, one per group; tensors are clones."""
         return [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._last_lr]
 
-    # -- state: numbers in the core, words here ---------------------------------------------------
+    # -- state and settings: numbers in the core, words here ---------------------------------------
 
-    @property
-    def best(self) -> float:
-        """Best metric so far; infinite before the first."""
-        return self._lane.best
-
-    @best.setter
-    def best(self, value: float) -> None:
-        self._lane.best = setting("best", value).item()
-
-    @property
-    def num_bad_epochs(self) -> int:
-        """Bad steps in a row."""
-        return self._lane.num_bad_epochs
-
-    @num_bad_epochs.setter
-    def num_bad_epochs(self, value: int) -> None:
-        self._lane.num_bad_epochs = setting("num_bad_epochs", value).item()
-
-    @property
-    def cooldown_counter(self) -> int:
-        """Cooldown steps that are left."""
-        return self._lane.cooldown_counter
-
-    @cooldown_counter.setter
-    def cooldown_counter(self, value: int) -> None:
-        self._lane.cooldown_counter = setting("cooldown_counter", value).item()
-
-    @property
-    def last_epoch(self) -> int:
-        """Steps taken."""
-        return self._lane.last_epoch
-
-    @last_epoch.setter
-    def last_epoch(self, value: int) -> None:
-        self._lane.last_epoch = setting("last_epoch", value).item()
-
-    @property
-    def patience(self) -> int:
-        """Bad steps in a row that are borne."""
-        return self._lane.patience
-
-    @patience.setter
-    def patience(self, value: int) -> None:
-        self._lane.patience = setting("patience", value).item()
-
-    @property
-    def cooldown(self) -> int:
-        """Steps after a cut in which nothing counts as bad."""
-        return self._lane.cooldown
-
-    @cooldown.setter
-    def cooldown(self, value: int) -> None:
-        self._lane.cooldown = setting("cooldown", value).item()
-
-    @property
-    def mode(self) -> str:
-        """``"min"`` or ``"max"``."""
-        return str(self._gate["mode"])
-
-    @mode.setter
-    def mode(self, value: str) -> None:
-        self._set_gate(mode=check_mode("mode", value))
-
-    @property
-    def threshold(self) -> float:
-        """How much better a metric must be to count."""
-        return float(self._gate["threshold"])
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._set_gate(threshold=setting("threshold", value).item())
-
-    @property
-    def threshold_mode(self) -> str:
-        """``"rel"`` or ``"abs"``."""
-        return str(self._gate["threshold_mode"])
-
-    @threshold_mode.setter
-    def threshold_mode(self, value: str) -> None:
-        self._set_gate(threshold_mode=check_mode("threshold_mode", value))
-
-    def _set_gate(self, **changes: Any) -> None:
-        gate = {**self._gate, **changes}
-        threshold = setting("threshold", gate["threshold"])
-        scale, shift, maximize = gate_of(gate["mode"], threshold, gate["threshold_mode"])
-        self._lane.set_gate(scale.item(), shift.item(), bool(maximize))
-        self._gate = gate
+    best = Field("Best metric so far; infinite before the first.")
+    num_bad_epochs = Field("Bad steps in a row.")
+    cooldown_counter = Field("Cooldown steps that are left.")
+    last_epoch = Field("Steps taken.")
+    patience = Field(SETTINGS["patience"].help)
+    cooldown = Field(SETTINGS["cooldown"].help)
+    mode = Field(SETTINGS["mode"].help)
+    threshold = Field(SETTINGS["threshold"].help)
+    threshold_mode = Field(SETTINGS["threshold_mode"].help)
+    factor = Field(SETTINGS["factor"].help)
+    eps = Field(SETTINGS["eps"].help)
+    min_lrs = Field("Floor of the rate of each param group.")
+    default_min_lr = Field("Floor of groups that are added later; None if each has its own.")
 
     def _init_is_better(self, mode: Any, threshold: Any, threshold_mode: Any) -> None:
-        check_mode("mode", mode)
-        check_mode("threshold_mode", threshold_mode)
-        self.mode_worse = -math.inf if mode == "max" else math.inf
         self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
+        self.mode_worse = -math.inf if mode == "max" else math.inf
 
     # -- saving -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's keys: numbers, words, and ``_last_lr`` with cloned tensors."""
-        hidden = ("optimizer", "_lane", "_gate")
-        state = {name: value for name, value in self.__dict__.items() if name not in hidden}
-        state.update({name: getattr(self, name) for name in _OWN_KEYS})
-        state["_last_lr"] = self.get_last_lr()
+        state = {name: value for name, value in self.__dict__.items() if name not in _HIDDEN}
+        state.update({name: getattr(self, name) for name in (*IN_CORE, *GATE)})
+        state["_last_lr"], state["min_lrs"] = self.get_last_lr(), list(self.min_lrs)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state of this class or of torch's, hyper-parameters included.
 
-        As in torch, rates are not written: they come back with the optimizer. Raises TypeError or
-        ValueError, with nothing changed, for a value out of range.
+        As in torch, rates are not written: they come back with the optimizer; and what is not in
+        the state stays. Raises KeyError, TypeError or ValueError, with nothing changed, for keys
+        that neither class writes (attributes that a subclass has now are known), values out of
+        range, and floors that are not one for each param group.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping, got {kind_of(state_dict)}")
-        for name in ("factor", "eps", *_OWN_KEYS):
-            if name in state_dict:
-                check = check_mode if name in ("mode", "threshold_mode") else setting
-                check(name, state_dict[name])
-        if "min_lrs" in state_dict:
-            _check_floors(state_dict["min_lrs"])
-        for name, value in state_dict.items():
-            setattr(self, name, value)
-        self._init_is_better(self.mode, self.threshold, self.threshold_mode)
+        self._take(self._checked(state_dict))
+
+    def _checked(self, state_dict: Any) -> dict[str, Any]:
+        """Return the attributes that a state brings, with a lane of their own."""
+        given = as_dict("state_dict", state_dict)
+        own = ReduceLROnPlateau.state_dict(self)
+        unknown = sorted(map(str, given.keys() - own.keys()))
+        if unknown:
+            raise KeyError(f"state_dict: unknown keys {unknown}; expected some of {sorted(own)}")
+        return _attributes({**own, **given}, given, self.optimizer)
+
+    def _take(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.state_dict(), "optimizer": self.optimizer}
+        return {**ReduceLROnPlateau.state_dict(self), "optimizer": self.optimizer}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lane = _core.Lane()
-        self._gate = {"mode": "min", "threshold": 0.0, "threshold_mode": "rel"}
-        self.__dict__["optimizer"] = state.pop("optimizer")
-        self.load_state_dict(state)
+    def __setstate__(self, state: Any) -> None:
+        given = as_dict("state", state)
+        missing = sorted({*KEYS, "optimizer"} - given.keys())
+        if missing or "_lane" in given or "_gate" in given:
+            raise KeyError(f"state: expected a pickled {type(self).__name__}; missing {missing}")
+        optimizer = given.pop("optimizer")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer, got {kind_of(optimizer)}")
+        self.__dict__.update(_attributes(given, given, optimizer), optimizer=optimizer)
 
 
-def _check_floors(floors: Any) -> None:
-    """Check a loaded ``min_lrs``; its length is compared at the next cut, as torch does."""
-    setting("min_lr", floors, len(floors) if isinstance(floors, list) else 0, label="min_lrs")
-    if not isinstance(floors, list):
-        raise TypeError(f"min_lrs: expected a list, got {type(floors).__name__}")
+def _attributes(
+    state: dict[str, Any], given: Mapping[str, Any], optimizer: Optimizer
+) -> dict[str, Any]:
+    """Return the attributes for a whole state, of which what was ``given`` is checked here."""
+    fields = dict(state)
+    for name in KEYS & given.keys():
+        fields[name] = checked_field(name, given[name], f"state_dict[{name!r}]")
+    count = len(optimizer.param_groups)
+    each_its_own = fields["default_min_lr"] is None
+    if each_its_own and len(fields["min_lrs"]) != count and not given.keys().isdisjoint(_FLOORS):
+        raise ValueError(
+            f"state_dict['min_lrs']: expected {count}, one for each param group, got "
+            f"{len(fields['min_lrs'])}"
+        )
+    lane, gate = _core.Lane(), {name: fields.pop(name) for name in GATE}
+    for name in IN_CORE:
+        setattr(lane, name, fields.pop(name))
+    set_gate(lane, gate)
+    worse = -math.inf if gate["mode"] == "max" else math.inf
+    return {**fields, "mode_worse": worse, "_lane": lane, "_gate": gate}

@@ -8,11 +8,14 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "barrier.hpp"
+#include "cuda.h"
+#include "devices.hpp"
 
 #define __global__
 #define __device__
@@ -29,11 +32,11 @@ namespace emulation {
 inline thread_local dim3 thread_index{0}, block_index{0}, block_size{0};
 inline thread_local bool synchronised = false;
 inline Barrier* barrier = nullptr;
-inline int device = 0;          // that is current
-inline int launches = 0;        // so far
-inline void* stream = nullptr;  // of the last launch
-inline int launched_on = -1;    // device of the last launch
-inline int failing = 0;         // the status that every call but the cleaning up ones returns
+inline std::set<const void*> launched;  // kernels, so far
+inline int launches = 0;                // so far
+inline void* stream = nullptr;          // of the last launch
+inline int launched_on = -1;            // device of the last launch
+inline int failing = 0;                 // the status of loads and launches
 
 template <class... P, std::size_t... kAt>
 void call(void (*kernel)(P...), void** arguments, std::index_sequence<kAt...>) {
@@ -80,6 +83,7 @@ inline unsigned long long atomicAdd(unsigned long long* address, unsigned long l
 using cudaError_t = int;
 using cudaStream_t = void*;
 struct cudaFuncAttributes {};
+#define CUDART_VERSION 13000
 constexpr cudaError_t cudaSuccess = 0;
 constexpr int cudaMemcpyDefault = 4;
 
@@ -87,11 +91,29 @@ inline cudaError_t cudaGetLastError() { return std::exchange(emulation::failing,
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "made to fail"; }
 
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, emulation::failing; }
-inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::device, 0; }
-inline cudaError_t cudaSetDevice(int device) { return emulation::device = device, 0; }
+inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current(), 0; }
+inline cudaError_t cudaSetDevice(int device) { return emulation::choose(device), 0; }
+
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSymbolNotFound };
+constexpr unsigned long long cudaEnableDefault = 0;
+
+inline cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** found, unsigned,
+                                                    unsigned long long,
+                                                    cudaDriverEntryPointQueryResult*) {
+  const std::pair<const char*, void*> functions[] = {
+      {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(&cuDevicePrimaryCtxRetain)},
+      {"cuDevicePrimaryCtxRelease", reinterpret_cast<void*>(&cuDevicePrimaryCtxRelease)},
+      {"cuCtxPushCurrent", reinterpret_cast<void*>(&cuCtxPushCurrent)},
+      {"cuCtxPopCurrent", reinterpret_cast<void*>(&cuCtxPopCurrent)}};
+  for (const auto& [known, function] : functions) {
+    const bool asked = std::strcmp(known, name) == 0;
+    if (asked && std::strcmp(emulation::missing_driver, name) != 0) *found = function;
+  }
+  return 0;
+}
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  emulation::use();
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   return 0;
 }
@@ -100,9 +122,11 @@ inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, int
   return bytes ? (std::memcpy(to, from, bytes), 0) : 0;
 }
 
-template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
-  return emulation::failing;
+template <class... P>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, void (*kernel)(P...)) {
+  if (emulation::failing) return emulation::failing;
+  emulation::use().loaded.insert(reinterpret_cast<const void*>(kernel));
+  return 0;
 }
 
 template <class... P>
@@ -110,9 +134,11 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block, void**
                              std::size_t, cudaStream_t stream) {
   if (emulation::failing) return emulation::failing;
   if (grid.x == 0 || block.x == 0 || block.x > 1024) return 9;  // cudaErrorInvalidConfiguration
+  emulation::use();
+  emulation::launched.insert(reinterpret_cast<const void*>(kernel));
   ++emulation::launches;
   emulation::stream = stream;
-  emulation::launched_on = emulation::device;
+  emulation::launched_on = emulation::current();
   emulation::run(kernel, grid.x, block.x, arguments);
   return 0;
 }

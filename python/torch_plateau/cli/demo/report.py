@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from ..tables import new_table
 from .training import RARE, Data, Run, score
 
 WORD = {"f1": "F1", "recall": "recall", "accuracy": "accuracy", "loss": "loss"}
@@ -28,9 +27,10 @@ def show(console: Console, run: Run, data: Data) -> None:
     """Print the best and worst lanes, and the ensembles against the best lane."""
     y, word, ranking = data.test[1], WORD[run.watched[0]], run.ranking(run.watched[0])
     right, cuts = score("accuracy", run.logits, y, data.weight), run.cuts.sum(0)
-    table = _table(
+    table = new_table(
         f"Lanes by {word} on {len(data.validation[1])} validation images",
         ["", "lane", "first rate", "final rate", "cuts", word, "held-out accuracy"],
+        texts=[""],
     )
     few = min(3, (len(ranking) + 1) // 2)
     for lane in dict.fromkeys([*ranking[:few], *ranking[-few:]]):
@@ -57,7 +57,7 @@ def show(console: Console, run: Run, data: Data) -> None:
     }
     shares = score("accuracy", torch.stack(list(teams.values())), y, data.weight)
     wrong = ((1 - shares) * len(y)).round().int().tolist()
-    table = _table(f"On {len(y)} held-out images", ["", "accuracy", "wrong"])
+    table = new_table(f"On {len(y)} held-out images", ["", "accuracy", "wrong"], texts=[""])
     for name, share, count in zip(teams, shares.tolist(), wrong, strict=True):
         table.add_row(name, f"{share:.1%}", str(count))
     console.print(table)
@@ -110,7 +110,7 @@ def show_rare(console: Console, run: Run, data: Data) -> None:
         rows["98%, worst"] = blind[0]
     rows["always no"] = -1
     heads = ["picked by", "lane", "accuracy", "recall", "F1", "verdict"]
-    table = _table("On held-out images", heads)
+    table = new_table("On held-out images", heads, texts=["picked by", "verdict"])
     for name, lane in rows.items():
         found, alarms = int(scores["found"][lane]), int(scores["alarms"][lane]) // data.times
         verdict = f"finds {found} of {rare}, errs on {alarms} of {others}"
@@ -127,7 +127,7 @@ def show_rare(console: Console, run: Run, data: Data) -> None:
         "positives.\n"
     )
     heads = ["watching", "accuracy", "recall", "precision", "F1", "cuts"]
-    table = _table(f"Means of each half ({half}), held out", heads)
+    table = new_table(f"Means of each half ({half}), held out", heads, texts=["watching"])
     for name, part in (("accuracy", slice(0, half)), (other, slice(half, 2 * half))):
         share = [f"{scores[each][part].mean():.2f}" for each in ("recall", "precision", "f1")]
         cuts = f"{run.cuts.sum(0)[part].double().mean():.1f}"
@@ -140,15 +140,6 @@ def show_rare(console: Console, run: Run, data: Data) -> None:
         f"watches {WORD[other]} has the better held-out F1, in {less} the worse, else within 0.02."
         "\n"
     )
-
-
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.padding, table.pad_edge = (0, 1, 0, 0), False
-    for i, name in enumerate(columns):
-        justify: Any = "right" if i and name != "verdict" else "left"
-        table.add_column(name, justify=justify, no_wrap=True)
-    return table
 
 
 def draw(run: Run, _: Data, out: Path | BinaryIO) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
+from ...lanes.lanes import PlateauLanes
 from ..replay import replay
-from .evidence import MEDIAN_ERROR, noise_of, outliers_of, running_median, slope_of, trend_of
-from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, replayed
+from .evidence import (
+    MEDIAN_ERROR,
+    lowest_of,
+    noise_of,
+    outliers_of,
+    running_median,
+    slope_of,
+    trend_of,
+)
+from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen
@@ -100,33 +109,26 @@ def outcomes(history: History) -> Iterator[Finding]:
 
 def spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
     """Cuts that are not made once outliers since the last best value are put on their median."""
+    tried = [each for each in SMOOTHINGS if each > history.settings["smoothing"]]
+    spiked = _spiked(history, course, cuts)
+    if not spiked or not tried:
+        return
+    smoothed = replay(
+        history.values,
+        lr=history.start_rate,
+        record=("reduced", "num_bad_epochs"),
+        **{**history.settings, "smoothing": tried},
+    )
+    far = ~smoothed.reduced & (smoothed.num_bad_epochs <= history.patience // 2)
     found: list[int] = []
     spikes: set[int] = set()
     needed = 0.0
-    for k, cut in enumerate(cuts):
-        if not course.reduced[cut]:  # by other settings than those given
-            continue
-        run = max((i for i in range(cut + 1) if course.improved[i]), default=0)
-        begin = max(run, cuts[k - 1] + 1 if k else 0)  # a cut changes the noise
-        noise = noise_of(history.oriented[max(0, begin - NEAR // 2) : cut + 1])
-        odd = outliers_of(history.oriented[: cut + 1], SPIKE_HALF, SPIKE, noise)
-        odd = [i for i in odd if i >= begin]
-        if not odd:
-            continue
-        middle, values = running_median(history.values[: cut + 1], SPIKE_HALF), history.values[:]
-        for i in odd:
-            values[i] = middle[i]
-        if not _is_far_from_cut(values[: cut + 1], history, history.settings):
-            continue
-        for smoothing in SMOOTHINGS:
-            smoothed = {**history.settings, "smoothing": smoothing}
-            if smoothing > history.settings["smoothing"] and _is_far_from_cut(
-                history.values[: cut + 1], history, smoothed
-            ):
-                found.append(cut)
-                spikes.update(odd)
-                needed = max(needed, smoothing)
-                break
+    for cut in _far_without_spikes(history, spiked):
+        enough = [each for each, good in zip(tried, far[cut].tolist(), strict=True) if good]
+        if enough:
+            found.append(cut)
+            spikes.update(spiked[cut].medians)
+            needed = max(needed, enough[0])
     if found:
         came, besides = _would(history)
         yield Finding(
@@ -139,21 +141,65 @@ def spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Fin
         )
 
 
-def _is_far_from_cut(values: list[float], history: History, settings: dict[str, Any]) -> bool:
-    """Whether at the end of ``values`` at least half of the patience is left."""
-    course = replayed(values, history.start_rate, settings)
-    return not course.reduced[-1] and course.bad[-1] <= history.patience // 2
+class _Spikes(NamedTuple):
+    """Odd values in the epochs that led to a cut."""
+
+    begin: int  # of these epochs
+    medians: dict[int, float]  # what to put in place of them, by epoch
+
+
+def _spiked(history: History, course: Course, cuts: list[int]) -> dict[int, _Spikes]:
+    """Return the cuts that odd values led to. No two have an epoch in common."""
+    last_best = list(accumulate((i if new else 0 for i, new in enumerate(course.improved)), max))
+    found = {}
+    for k, cut in enumerate(cuts):
+        if not course.reduced[cut]:  # by other settings than those given
+            continue
+        begin = max(last_best[cut], cuts[k - 1] + 1 if k else 0)  # a cut changes the noise
+        noise = noise_of(history.oriented[max(0, begin - NEAR // 2) : cut + 1])
+        first = max(0, begin - SPIKE_HALF)
+        near = slice(first, cut + 1)
+        odd = outliers_of(history.oriented[near], SPIKE_HALF, SPIKE, noise)
+        middle = running_median(history.values[near], SPIKE_HALF)
+        medians = {first + i: middle[i] for i in odd if first + i >= begin}
+        if medians:
+            found[cut] = _Spikes(begin, medians)
+    return found
+
+
+def _far_without_spikes(history: History, spiked: dict[int, _Spikes]) -> list[int]:
+    """Return the cuts at which half of the patience would be left without their odd values.
+
+    One lane goes through the history as it was. Another leaves it where the epochs of a cut begin,
+    and takes the medians.
+    """
+    lanes = PlateauLanes(2, history.start_rate, **history.settings)
+    begins = {each.begin for each in spiked.values()}
+    medians = {i: value for each in spiked.values() for i, value in each.medians.items()}
+    rows = [[value, medians.get(i, value)] for i, value in enumerate(history.values)]
+    found = []
+    for i, row in enumerate(torch.tensor(rows[: max(spiked) + 1], dtype=torch.float64)):
+        if i in begins:
+            lanes.copy_lanes([0], [1])
+        lanes.step(row)
+        if (
+            i in spiked
+            and not lanes.reduced[1]
+            and lanes.num_bad_epochs[1] <= history.patience // 2
+        ):
+            found.append(i)
+    return found
 
 
 def patience_below_noise(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
     """Cuts that noise alone brings while a metric improves at a pace worth waiting for."""
     z = history.oriented
+    lows = list(accumulate(running_median(z, SMOOTH), min))
     found, noises, paces = [], [], []
     for cut in cuts:
-        noise = history.noise_at(cut)
-        smooth = running_median(z[: cut + 1], SMOOTH)
-        progress = median(z[:3]) - min(smooth)
-        worse = median(z[max(0, cut - history.patience) : cut + 1]) - min(smooth)
+        noise, low = history.noise_at(cut), lowest_of(z, lows, cut, SMOOTH)
+        progress = median(z[:3]) - low
+        worse = median(z[max(0, cut - history.patience) : cut + 1]) - low
         if progress < PROGRESS * noise or worse > CLEAR * noise or cut + 1 < SUSTAINED:
             continue
         found.append(cut)

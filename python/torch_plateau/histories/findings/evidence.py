@@ -6,6 +6,8 @@ All take plain lists of finite numbers, lower being better where it matters.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import median
@@ -44,13 +46,37 @@ def trend_of(values: Numbers) -> float:
     Counts pairs that rise less pairs that fall (Mann 1945, Kendall 1975), corrected for ties and
     for continuity. Slow drift makes it larger than chance would: ask for the size too.
     """
-    n = len(values)
-    balance = sum((later > early) - (later < early) for early, later in combinations(values, 2))
-    ties = [values.count(value) for value in set(values)]
+    n, balance = len(values), _rises_less_falls(values)
+    ties = Counter(values).values()
     variance = n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)
     if variance == 0 or balance == 0:
         return 0.0
     return math.copysign(abs(balance) - 1, balance) / math.sqrt(variance / 18)
+
+
+def _rises_less_falls(values: Numbers) -> int:
+    """Count pairs that rise less pairs that fall, in n log n.
+
+    A binary indexed tree (Fenwick 1994) keeps how many values of each rank came before.
+    """
+    rank = {value: i for i, value in enumerate(sorted(set(values)), 1)}
+    tree = [0] * (len(rank) + 1)
+
+    def seen_up_to(i: int) -> int:
+        total = 0
+        while i:
+            total += tree[i]
+            i &= i - 1
+        return total
+
+    balance = 0
+    for before, value in enumerate(values):
+        i = rank[value]
+        balance += seen_up_to(i - 1) + seen_up_to(i) - before
+        while i < len(tree):
+            tree[i] += 1
+            i += i & -i
+    return balance
 
 
 def running_median(values: Numbers, half: int) -> list[float]:
@@ -58,6 +84,16 @@ def running_median(values: Numbers, half: int) -> list[float]:
     last = len(values) - 1
     reach = [min(half, i, last - i) for i in range(len(values))]
     return [median(values[i - k : i + k + 1]) for i, k in enumerate(reach)]
+
+
+def lowest_of(values: Numbers, lows: Numbers, end: int, half: int) -> float:
+    """Return the least running median of ``values[: end + 1]``.
+
+    ``lows`` are the least ones so far of the medians of all ``values``: those near ``end`` reach
+    beyond it, and are taken again.
+    """
+    near = running_median(values[max(0, end + 1 - 2 * half) : end + 1], half)[-half:]
+    return min([*near, *lows[max(0, end - half) : end - half + 1]])
 
 
 def outliers_of(values: Numbers, half: int, sigmas: float, noise: float) -> list[int]:
@@ -70,11 +106,17 @@ def outliers_of(values: Numbers, half: int, sigmas: float, noise: float) -> list
 
 def correlation_of(a: Numbers, b: Numbers) -> float:
     """Return Spearman's rank correlation: 0 where one of them does not vary."""
-    ranks = [[sum(y < x for y in v) + sum(y == x for y in v) / 2 for x in v] for v in (a, b)]
+    p, q = _ranks_of(a), _ranks_of(b)
     middle = len(a) / 2
     products = [
-        sum((x - middle) * (y - middle) for x, y in zip(p, q, strict=True))
-        for p, q in ((ranks[0], ranks[1]), (ranks[0], ranks[0]), (ranks[1], ranks[1]))
+        sum((x - middle) * (y - middle) for x, y in zip(*pair, strict=True))
+        for pair in ((p, q), (p, p), (q, q))
     ]
     together, first, second = products
     return together / math.sqrt(first * second) if first * second > 0 else 0.0
+
+
+def _ranks_of(values: Numbers) -> list[float]:
+    """Return how many values are below each one, with half of those that are equal to it."""
+    order = sorted(values)
+    return [(bisect_left(order, x) + bisect_right(order, x)) / 2 for x in values]

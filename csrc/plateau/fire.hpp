@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// WHAT A LANE THAT FIRES DOES, in memory, and the same on every device: cut its rates, set its clock
+// back, count. Every loop and kernel ends here.
+#pragma once
+
+#include <cstdint>
+
+#include "plateau/config.hpp"
+#include "plateau/lanes.hpp"
+#include "plateau/rule.hpp"
+
+namespace plateau {
+
+/// One rate before and after a cut; they are equal where floor or eps stopped it.
+struct Cut {
+  double old;
+  double rate;
+
+  PLATEAU_HD bool lowered() const noexcept { return rate < old; }
+};
+
+/// Lowers the rate of one group of a lane that fired. In a warm-up the published rate is not the
+/// master's copy for a good reason, and does not count.
+PLATEAU_HD inline Cut cut_group(const Lanes& lanes, std::int64_t lane, std::int64_t group,
+                                bool warming = false) noexcept {
+  const Settings& settings = lanes.settings;
+  double& master = lanes.state.rate[group];
+  float& published = lanes.state.published[group];
+  Cut done;
+  done.old = warming ? master : current_rate(master, published);
+  done.rate = cut(done.old, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
+  if (done.lowered()) {
+    master = done.rate;
+    published = static_cast<float>(done.rate);
+  }
+  return done;
+}
+
+/// The same for all groups of the lane, by one thread. Returns whether any was lowered.
+PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept {
+  const std::int64_t first = lanes.first_group(lane);
+  const std::int64_t last = lanes.first_group(lane + 1);
+  bool reduced = false;
+  for (std::int64_t group = first; group < last; ++group) {
+    reduced |= cut_group(lanes, lane, group).lowered();
+  }
+  return reduced;
+}
+
+/// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered, its
+/// counts. `step` is the lane's own number of this step, from 1. Returns Outcome bits.
+PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
+                               bool reduced, std::int32_t& clock) noexcept {
+  clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);
+  if (!reduced) return kFired;
+  ++lanes.state.num_reductions[lane];
+  lanes.state.last_reduction[lane] = step;
+  return kFired | kReduced;
+}
+
+}  // namespace plateau

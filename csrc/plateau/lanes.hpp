@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A batch of lanes in memory, structure of arrays; nothing here is owned.
+#pragma once
+
+#include <cstdint>
+
+#include "plateau/config.hpp"
+#include "plateau/rule.hpp"
+#include "plateau/settings.hpp"
+#include "plateau/state.hpp"
+#include "plateau/types.hpp"
+
+namespace plateau {
+
+/// Steps are counted once for so many neighbouring lanes with one rate each (and for each lane that
+/// owns several): the lanes that a block of threads takes, so that a block may read its count and
+/// then raise it with no regard to others.
+constexpr std::int64_t kLanesPerCount = 256;
+
+/// The state of `n` lanes. `state.best` holds float or double as `best_dtype` says. Lane i owns the
+/// groups `offsets[i] .. offsets[i + 1]`, or just group i when `offsets` is null. `rate` is the
+/// float64 master of each group and `published` the float32 copy that optimizers read.
+struct Lanes {
+  std::int64_t n = 0;
+  std::int64_t num_groups = 0;
+  const std::int64_t* offsets = nullptr;
+  Dtype best_dtype = Dtype::kFloat64;
+  State state;
+  Settings settings;
+  std::int32_t window_rows = 1;      ///< of state.recent
+  std::int64_t events_capacity = 0;  ///< 0, or at least num_groups: a step never overwrites its own
+  bool one_gate = true;              ///< which serves all lanes: `gate`, set by settle()
+  Gate gate{1, 0, false};
+
+  /// The first group of a lane; of the lane past the last, the number of groups.
+  PLATEAU_HD std::int64_t first_group(std::int64_t lane) const noexcept {
+    return offsets ? offsets[lane] : lane;
+  }
+
+  PLATEAU_HD Gate gate_at(std::int64_t lane) const noexcept {
+    if (one_gate) return gate;
+    return gate_of(settings.mode[lane], settings.threshold[lane], settings.threshold_mode[lane],
+                   settings.atol[lane]);
+  }
+
+  /// How many counts of steps there are, and which is a lane's.
+  PLATEAU_HD std::int64_t lanes_per_count() const noexcept { return offsets ? 1 : kLanesPerCount; }
+  PLATEAU_HD std::int64_t num_counts() const noexcept {
+    return (n + lanes_per_count() - 1) / lanes_per_count();
+  }
+
+  /// Steps that the lane has taken.
+  PLATEAU_HD std::int64_t age(std::int64_t lane) const noexcept {
+    return state.num_steps[lane / lanes_per_count()] - state.born[lane];
+  }
+
+  /// Whether all lanes that fire are cut alike.
+  bool uniform_cut() const noexcept {
+    return !settings.factor.each && !settings.eps.each && !settings.min_lr.each &&
+           !settings.cooldown.each && !offsets;
+  }
+
+  /// To be called when the settings are set: works out what serves all lanes.
+  void settle() noexcept {
+    one_gate = !settings.mode.each && !settings.threshold.each && !settings.threshold_mode.each &&
+               !settings.atol.each;
+    if (one_gate) {
+      gate = gate_of(settings.mode.all, settings.threshold.all, settings.threshold_mode.all,
+                     settings.atol.all);
+    }
+  }
+
+  /// Counts steps of the whole batch, on the host.
+  void count_steps(std::int64_t steps) const noexcept {
+    const std::int64_t counts = num_counts();
+    for (std::int64_t i = 0; i < counts; ++i) state.num_steps[i] += steps;
+  }
+};
+
+}  // namespace plateau

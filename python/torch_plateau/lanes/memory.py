@@ -1,0 +1,56 @@
+"""The memory of tensors that users are given: the core keeps it, and sees it moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _core
+
+__all__ = ["Handed", "owned"]
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A tensor that users were given, and what it was then."""
+
+    tensor: Tensor
+    memory: Any  # of the core, on the CPU
+    shape: torch.Size = field(init=False)
+    dtype: torch.dtype = field(init=False)
+    device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "dtype", "device"):
+            object.__setattr__(self, name, getattr(self.tensor, name))
+
+    def kept(self) -> tuple[Any, Any]:
+        """Return what must live as long as the core may write: the first memory, and today's."""
+        return self.memory, self.tensor.untyped_storage()
+
+    def check(self, label: str) -> None:
+        """Raise RuntimeError unless the tensor is of the kind that it was, in whatever memory."""
+        now = self.tensor
+        was = (self.shape, self.dtype, self.device)
+        there = now.numel() == 0 or now.untyped_storage().data_ptr() != 0
+        if (now.shape, now.dtype, now.device) != was or not now.is_contiguous() or not there:
+            got = f"{now.dtype} {tuple(now.shape)} on {now.device}, strides {now.stride()}"
+            raise RuntimeError(
+                f"{label}: expected the tensor that the lanes gave out, {self.dtype} "
+                f"{tuple(self.shape)} on {self.device}, got {got if there else 'freed memory'}; "
+                "it was resized or given other data"
+            )
+
+
+def owned(tensor: Tensor) -> Handed:
+    """Return a copy of a vector in memory that torch can neither free nor resize.
+
+    On a GPU, where memory is torch's, it is the tensor itself.
+    """
+    if not tensor.is_cpu or tensor.numel() == 0:
+        return Handed(tensor, None)
+    memory = _core.Memory(tensor.numel() * tensor.element_size())
+    return Handed(torch.frombuffer(memory, dtype=tensor.dtype).copy_(tensor), memory)

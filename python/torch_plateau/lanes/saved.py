@@ -1,0 +1,219 @@
+"""The state of lanes as it is saved, and back, with everything checked on the way.
+
+What users know by other names than the core is saved under theirs: ``lr``, ``num_bad_epochs`` and
+so on; every other field of the state is in ``options`` by its own name, but for a lane's age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .readable import check_readable, kind_of
+from .settings import checked_settings, count_groups, offsets_of, plain
+from .state import IMPROVED, REDUCED, LaneState
+from .table import RATE, SETTINGS, STATE, Row
+from .values import brief, check_keys, checked
+
+__all__ = ["restored", "snapshot"]
+
+_COUNT = SETTINGS["patience"]
+_KEYS = {
+    "best": STATE["best"],
+    "num_bad_epochs": _COUNT,
+    "cooldown_counter": _COUNT,
+    "num_reductions": STATE["num_reductions"],
+    "lr": RATE,
+    "start_lr": RATE,
+}
+_OTHER_KEYS = ("improved", "reduced", "num_steps", "groups", "settings", "options")
+_SHOWN = {
+    "best",
+    "clock",
+    "outcome",
+    "num_reductions",
+    "num_steps",
+    "start_rate",
+    "rate",
+    "published",
+    "born",
+}
+
+
+def snapshot(state: LaneState) -> dict[str, Any]:
+    """Return clones and primitives; does not synchronise."""
+    fields = state.fields
+    settings = {  # words per lane stay codes: to tell them would synchronise
+        name: value.clone() if isinstance(value, Tensor) else plain(SETTINGS[name], value)
+        for name, value in state.settings.items()
+    }
+    options = {name: each.clone() for name, each in fields.items() if name not in _SHOWN}
+    return {
+        "best": fields["best"].clone(),
+        "num_bad_epochs": fields["clock"].clamp(min=0),
+        "cooldown_counter": -fields["clock"].clamp(max=0),
+        "improved": (fields["outcome"] & IMPROVED).bool(),
+        "reduced": (fields["outcome"] & REDUCED).bool(),
+        "num_reductions": fields["num_reductions"].clone(),
+        "num_steps": fields["num_steps"][0].clone(),
+        "lr": state.master(),
+        "start_lr": fields["start_rate"].clone(),
+        "groups": None if state.groups is None else list(state.groups),
+        "settings": settings,
+        "options": {"age": state.age(), **options},
+    }
+
+
+def restored(
+    given: object,
+    n: int,
+    groups: list[int] | None,
+    capacity: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> LaneState:
+    """Return the lanes of a snapshot, checked; it may lie on any device.
+
+    Raises KeyError, TypeError or ValueError, as ``PlateauLanes.load_state_dict`` documents.
+    """
+    check_keys("state_dict", given, (*_KEYS, *_OTHER_KEYS))
+    assert isinstance(given, Mapping)
+    if not _same_groups(given["groups"], groups):
+        raise ValueError(
+            f"state_dict['groups']: expected {brief(groups)}, got {brief(given['groups'])}"
+        )
+    check_keys("state_dict['settings']", given["settings"], SETTINGS)
+    offsets = offsets_of(n, groups)
+    settings = checked_settings(n, offsets, given["settings"], dtype)
+    sizes = dict.fromkeys(_KEYS, n)
+    sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
+    loaded = {name: _numbers(given, name, row, sizes[name]) for name, row in _KEYS.items()}
+    improved, reduced = (_bools(given, name, n) for name in ("improved", "reduced"))
+    steps = checked(STATE["num_steps"], given["num_steps"], label="state_dict['num_steps']")
+    check_held(loaded["best"], dtype)
+    bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]
+    fields = {
+        "best": loaded["best"].to(dtype),
+        "clock": torch.where(cooling > 0, -cooling, bad),
+        "outcome": improved * IMPROVED + reduced * REDUCED,
+        "num_reductions": loaded["num_reductions"],
+        "start_rate": loaded["start_lr"],
+        "rate": loaded["lr"],
+        "published": loaded["lr"].float(),
+    }
+    counts = None if offsets is None else list(groups or [])
+    state = LaneState(fields, settings, counts, offsets, capacity)
+    state.fields["num_steps"] = steps.expand(state.size_of(STATE["num_steps"])).clone()
+    state = _with_options(state, given["options"], int(steps))
+    return state.to(device, dtype).settled()
+
+
+def _same_groups(given: object, groups: list[int] | None) -> bool:
+    if given is None or groups is None:
+        return given is groups
+    return isinstance(given, list) and all(type(each) is int for each in given) and given == groups
+
+
+def check_held(best: Tensor, dtype: torch.dtype) -> None:
+    """Refuse a ``best`` that ``dtype`` would round."""
+    exact = best.to(dtype).double() == best
+    if not (exact | best.isnan()).all():
+        raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
+
+
+def _with_options(state: LaneState, given: Any, steps: int) -> LaneState:
+    """Return the lanes with the fields that have no other place in a snapshot."""
+    label = "state_dict['options']"
+    events = [name for name, row in STATE.items() if row.who == "events"]
+    needed = [
+        name for name, row in STATE.items() if state.needs(row) and name not in (*_SHOWN, *events)
+    ]
+    kept = {k: v for k, v in given.items() if k not in events} if _is_mapping(given) else given
+    check_keys(label, kept, ["age", *needed])
+    fields = {}
+    age = _field(given, "age", STATE["num_steps"], state.n)
+    fields["born"] = steps - age
+    for name in needed:
+        size: int | None = state.size_of(STATE[name])
+        if name == "recent":  # windows may have been longer once
+            size = None
+        fields[name] = _field(given, name, STATE[name], size)
+    if "recent" in fields:
+        _check_window(fields["recent"], state)
+    recorded = [name for name in events if name in given]
+    if recorded:
+        check_keys(label, dict.fromkeys([*kept, *recorded]), ["age", *needed, *events])
+    if state.capacity and recorded:
+        fields |= _events(given, state)
+    return state.replaced(fields).complete()
+
+
+def _is_mapping(given: Any) -> bool:
+    return isinstance(given, Mapping)
+
+
+def _check_window(recent: Tensor, state: LaneState) -> None:
+    longest, n = state.window_rows, max(state.n, 1)
+    if len(recent) % n or len(recent) // n < (longest if state.n else 0):
+        raise ValueError(
+            f"state_dict['options']['recent']: expected {longest} rows of {state.n} or more, got "
+            f"{len(recent)} values"
+        )
+
+
+def _events(given: Mapping[str, Any], state: LaneState) -> dict[str, Tensor]:
+    """Return recorded events, if as many are recorded here, checked against one another."""
+    rows = {name: row for name, row in STATE.items() if row.who == "events"}
+    first = given["events_lane"]
+    size = state.size_of(rows["events_lane"])
+    if isinstance(first, Tensor) and first.ndim == 1 and len(first) != size:
+        return {}
+    found = {name: _field(given, name, row, state.size_of(row)) for name, row in rows.items()}
+    if found["events_first"] > found["events_written"]:
+        raise ValueError(
+            "state_dict['options']['events_first']: expected at most events_written, got "
+            f"{int(found['events_first'])} of {int(found['events_written'])}"
+        )
+    return found
+
+
+def _numbers(given: Mapping[str, Any], name: str, row: Row, size: int) -> Tensor:
+    """Check a tensor of numbers of any type."""
+    value, label = given[name], f"state_dict[{name!r}]"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{label}: expected a tensor of shape ({size},), got {kind_of(value)}")
+    return checked(row, value, size, scalar=False, label=label)
+
+
+def _bools(given: Mapping[str, Any], name: str, size: int) -> Tensor:
+    """Check a bool tensor; returned as 0 and 1."""
+    value, label = given[name], f"state_dict[{name!r}]"
+    if isinstance(value, Tensor):
+        check_readable(value, label)
+    if not isinstance(value, Tensor) or value.dtype != torch.bool or value.shape != (size,):
+        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
+        raise ValueError(f"{label}: expected a bool tensor of shape ({size},), got {got}")
+    return value.detach().to("cpu", torch.uint8)
+
+
+def _field(given: Mapping[str, Any], name: str, row: Row, size: int | None) -> Tensor:
+    """Check a field of the core by its row: its type, its size if given, and its numbers."""
+    value, label = given[name], f"state_dict['options'][{name!r}]"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{label}: expected a tensor, got {kind_of(value)}")
+    check_readable(value, label)
+    if value.dtype != row.dtype or value.ndim != 1 or size not in (None, len(value)):
+        shape = "one dimension" if size is None else f"shape ({size},)"
+        raise ValueError(
+            f"{label}: expected {row.dtype} of {shape}, got {value.dtype} {tuple(value.shape)}"
+        )
+    kept = value.detach().to("cpu", copy=True)
+    good = row.holds(kept.double())
+    if not good.all():
+        bad = kept[~good].tolist()[0]
+        at = int((~good).nonzero()[0])
+        raise ValueError(f"{label}: expected {row.expected}, got {bad:g} at index {at}")
+    return kept

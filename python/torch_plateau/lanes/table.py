@@ -1,0 +1,96 @@
+"""The tables of settings and state, as csrc/plateau/settings.hpp and state.hpp declare them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _core
+
+__all__ = ["BITS", "RATE", "SETTINGS", "STATE", "Row", "whole_number"]
+
+_ALWAYS = 2**32 - 1  # every value but the one that a setting has unless told, csrc's kAnyOther
+
+
+class Row(NamedTuple):
+    """What is declared of a setting, or of a field of the state.
+
+    Attributes:
+        dtype: Of its tensors; None for ``best``, which has that of the lanes.
+        of: What there is one of: ``"lane"``, ``"group"``, ``"count"`` (of steps), ``"batch"``,
+            ``"window"`` (a row of lanes for each value that it holds) or ``"event"``.
+        first: A field's first value; a setting's unless told. A setting that may be None is so
+            where this is none of the numbers that it may have.
+        low, high, open_low, open_high: The numbers that it may have: of integers whole ones, and no
+            NaN unless ``low`` is above ``high``, which stands for anything.
+        expected: How errors call them.
+        words: The words of a setting that is one, in the order of their codes.
+        part: A setting's: which values need optional parts, as csrc/plateau/settings.hpp has it.
+        help: A setting's: what it does.
+        who: A field's: the lanes that have it, as csrc/plateau/state.hpp has it.
+    """
+
+    name: str
+    dtype: torch.dtype | None
+    of: str
+    first: float
+    low: float
+    high: float
+    open_low: bool
+    open_high: bool
+    expected: str
+    words: tuple[str, ...]
+    part: int = 0
+    help: str = ""
+    who: str = ""
+
+    def holds(self, values: Tensor) -> Tensor:
+        """Return where float64 ``values`` are among the numbers that it may have."""
+        if self.low > self.high:
+            return torch.ones_like(values, dtype=torch.bool)
+        above = values > self.low if self.open_low else values >= self.low
+        below = values < self.high if self.open_high else values <= self.high
+        good = above & below
+        whole = self.dtype is not None and not self.dtype.is_floating_point
+        return good & (values == values.floor()) if whole else good
+
+    @property
+    def may_be_none(self) -> bool:
+        """Whether None is its value unless told."""
+        first = torch.tensor(self.first, dtype=torch.float64, device="cpu")
+        return not self.words and not self.holds(first)
+
+    def needs_part(self, value: float | Tensor) -> bool:
+        """Return whether a setting of this value takes the lanes out of the plain loop.
+
+        Asks no device: one value per lane may be any.
+        """
+        if self.part == 0 or isinstance(value, Tensor):
+            return self.part != 0
+        if self.words:
+            return bool(self.part >> int(value) & 1)
+        return value != self.first
+
+
+def _rows(table: list[dict[str, Any]]) -> dict[str, Row]:
+    rows = {}
+    for raw in table:
+        given = dict(raw)
+        kind = given.pop("type")
+        given["dtype"] = None if kind == "best" else getattr(torch, kind)
+        given["words"] = tuple(given["words"].split())
+        rows[given["name"]] = Row(**given)
+    return rows
+
+
+SETTINGS: dict[str, Row] = _rows(_core.settings_table())
+STATE: dict[str, Row] = _rows(_core.state_table())
+RATE = STATE["rate"]
+BITS: dict[str, int] = _core.bits()  # of bytes in the state and in the record of a replay
+
+
+def whole_number(value: object, least: int = 0) -> bool:
+    """Return whether ``value`` is an int of at least ``least``, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,140 @@
+"""Values that users give, and states that are loaded: checked by the tables, and shown again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .readable import check_readable, kind_of
+from .table import Row
+
+__all__ = [
+    "brief",
+    "check_keys",
+    "checked",
+    "checked_word",
+    "checked_words",
+    "codes_of",
+    "words_of",
+]
+
+
+def checked(
+    row: Row, value: object, *sizes: int, scalar: bool = True, label: str | None = None
+) -> Tensor:
+    """Check numbers of a setting or a field of the state; return them as a new CPU tensor.
+
+    ``value`` is a number (result 0-d, unless ``scalar`` is False) or a 1-d array or sequence with
+    one of the lengths in ``sizes``. The result has the row's type (float64 if it has none) and
+    never aliases ``value``. ``label`` is what errors call it, the row's name unless told.
+    Synchronises if ``value`` is on another device.
+
+    Raises TypeError for what is not numeric and ValueError for a wrong shape or range.
+    """
+    label = label or row.name
+    allowed = ["one number"] if scalar else []
+    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
+    wanted = f"{label}: expected {' or '.join(allowed)}"
+    given = value
+    if isinstance(given, Tensor):
+        check_readable(given, label)
+    try:
+        if given is None or isinstance(given, (str, bytes, bool)):
+            raise TypeError  # as_tensor would read a bool as 0 or 1
+        if not isinstance(given, Tensor):
+            given = torch.as_tensor(given, dtype=torch.float64, device="cpu")
+        if given.is_complex() or given.dtype == torch.bool:
+            raise TypeError
+        values = given.detach().to("cpu", torch.float64, copy=True)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{wanted}, got {_shown(value)}") from error
+    if (values.ndim == 0 and not scalar) or (
+        values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
+    ):
+        raise ValueError(f"{wanted}, got shape {tuple(values.shape)}")
+    good = row.holds(values)
+    if not good.all():
+        where = "" if values.ndim == 0 else f" at index {int((~good).nonzero()[0])}"
+        bad = values[~good].tolist()[0] if values.ndim else values.item()
+        raise ValueError(f"{label}: expected {row.expected}, got {bad:g}{where}")
+    return values.to(row.dtype or torch.float64)
+
+
+def checked_word(row: Row, value: object, *words: str, label: str | None = None) -> str:
+    """Check one word, of the row's or, if given, of ``words``; raises ValueError."""
+    choices = words or row.words
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{label or row.name}: expected {_or(choices)}, got {_shown(value)}")
+    return value
+
+
+def checked_words(row: Row, value: object, n: int, label: str | None = None) -> float | Tensor:
+    """Check a setting that is a word, or one word for each of ``n`` lanes.
+
+    One word becomes its code, a number; several become codes, positions in ``row.words``: uint8 on
+    the CPU, shape ``(n,)``. Such a tensor, as states hold, is taken too (synchronises if it is on
+    another device). Raises ValueError.
+    """
+    label = label or row.name
+    if isinstance(value, Tensor):
+        check_readable(value, label)
+        if value.dtype != torch.uint8 or value.shape != (n,):
+            raise ValueError(f"{label}: expected uint8 codes of shape ({n},), got {_shown(value)}")
+        codes = value.detach().to("cpu", copy=True)
+        if (codes >= len(row.words)).any():
+            raise ValueError(f"{label}: expected codes below {len(row.words)}, got {codes.max():d}")
+        return codes
+    words = [value] if isinstance(value, str) else value
+    good = isinstance(words, Sequence) and all(
+        isinstance(word, str) and word in row.words for word in words
+    )
+    if not isinstance(words, Sequence) or not good:
+        raise ValueError(f"{label}: expected {_or(row.words)}, got {_shown(value)}")
+    if isinstance(value, str):
+        return float(row.words.index(value))
+    if len(words) != n:
+        raise ValueError(f"{label}: expected one word or {n} of them, got {len(words)}")
+    return codes_of(row, words)
+
+
+def codes_of(row: Row, words: Sequence[str]) -> Tensor:
+    """Return the codes of words, uint8 on the CPU."""
+    code = {word: i for i, word in enumerate(row.words)}
+    return torch.tensor([code[word] for word in words], dtype=torch.uint8, device="cpu")
+
+
+def words_of(row: Row, codes: Tensor) -> list[str]:
+    """Return the words of codes; synchronises with the codes' device."""
+    return [row.words[code] for code in codes.tolist()]
+
+
+def check_keys(label: str, given: Any, expected: Collection[str]) -> None:
+    """Refuse a mapping that has not exactly the keys ``expected``."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{label}: expected a mapping, got {kind_of(given)}")
+    if set(given) != set(expected):
+        odd = sorted(map(str, set(expected).symmetric_difference(given)))
+        raise KeyError(
+            f"{label}: missing or unknown keys {odd}; expected the keys {sorted(expected)}"
+        )
+
+
+def brief(value: Any) -> str:
+    """Show a value in one short piece of text."""
+    if isinstance(value, Tensor):
+        return f"[{value.min():g} .. {value.max():g}]" if value.numel() else "[]"
+    if isinstance(value, list):
+        return repr(value) if len(value) <= 6 else f"[{len(value)} values]"
+    return _shown(value)
+
+
+def _or(choices: Sequence[str]) -> str:
+    return " or ".join(repr(choice) for choice in choices)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

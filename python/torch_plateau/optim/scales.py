@@ -1,0 +1,45 @@
+"""What stands in for a composed plateau's optimizers: its rates, which begin at 1, are scales."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import SGD, Optimizer
+
+from .batched import BatchedReduceLROnPlateau
+from .plateau import ReduceLROnPlateau
+
+__all__ = ["Plateau", "Scales", "optimizers_of", "take_over_lanes"]
+
+Plateau = ReduceLROnPlateau | BatchedReduceLROnPlateau
+
+
+class Scales(SGD):
+    """Stands in for an optimizer of the plateau: its rates, which begin at 1, are the scales."""
+
+    def __init__(self, count: int) -> None:
+        params = [torch.zeros(1, device="cpu") for _ in range(count)]
+        super().__init__([{"params": [param]} for param in params], lr=1.0)
+
+
+def optimizers_of(plateau: Plateau) -> list[Optimizer]:
+    """Return the optimizers whose rates the plateau lowers."""
+    if isinstance(plateau, BatchedReduceLROnPlateau):
+        return plateau._optimizers
+    return [plateau.optimizer]
+
+
+def take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:
+    """Make the lanes' rates scales, on stand-ins; return the floors that they had."""
+    state = plateau.state_dict()
+    lanes, count = state["lanes"], len(plateau._published)
+    floors = torch.as_tensor(lanes["settings"]["min_lr"], dtype=torch.float64).expand(count)
+    lanes["lr"], lanes["start_lr"] = torch.ones_like(lanes["lr"]), torch.ones_like(lanes["lr"])
+    lanes["settings"]["min_lr"] = 0.0
+    for hook in plateau._hooks:
+        hook.remove(plateau)
+    one = isinstance(plateau.optimizer, Optimizer)
+    plateau._optimizers = [Scales(len(each.param_groups)) for each in plateau._optimizers]
+    plateau.optimizer = plateau._optimizers[0] if one else plateau._optimizers  # type: ignore[assignment]
+    plateau.load_state_dict(state)
+    plateau._attach()
+    return floors.tolist()

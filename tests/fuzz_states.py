@@ -1,0 +1,684 @@
+"""Spoil saved states at random and load them: ``python tests/fuzz_states.py --states 20000``.
+
+A state that is refused must be refused with a documented error and leave everything as it was; one
+that is taken must leave something that steps, saves, and goes on from its own state as a fresh
+object does. What was not so is counted:
+
+- crashes: the process died, or a state took longer than half a minute
+- changed: something was different after a load that raised
+- broken: after a load that did not raise, a step raised or did what it never may
+- undocumented: a load raised something else than KeyError, TypeError or ValueError
+
+States are numbered, and each follows from the seed and its number alone; children take them in
+chunks, so that one that dies is known. The exit code is 1 if anything was counted.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import copy
+import decimal
+import fractions
+import itertools
+import json
+import math
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+import types
+import warnings
+
+import numpy as np
+import torch
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
+
+from torch_plateau import (
+    BatchedReduceLROnPlateau,
+    LaneBest,
+    PlateauLanes,
+    ReduceLROnPlateau,
+    compose,
+)
+
+COUNTS = ("crashes", "changed", "broken", "undocumented")
+DOCUMENTED = (KeyError, TypeError, ValueError)
+STEPS = 20
+CHUNK = 250
+SECONDS = 30  # for one state
+MEMORY = 12 << 30  # so that a state that asks for more is an error and not the end of the machine
+
+
+# -- what states are loaded into ------------------------------------------------------------------
+
+
+def sgd(*rates, tensors=False):
+    return SGD(
+        [
+            {"params": [torch.ones(2)], "lr": torch.tensor(rate) if tensors else rate}
+            for rate in rates
+        ],
+        lr=1.0,
+    )
+
+
+class Subject:
+    """A thing that loads states, with what belongs to it."""
+
+    def __init__(self, thing, *parts, lanes=1, step=None, falling=None):
+        self.thing = thing
+        self.parts = parts  # that have states of their own: optimizers, lanes
+        self.lanes = lanes
+        self._step = step or (lambda row: thing.step(row if lanes > 1 else row[0]))
+        self._falling = falling or (lambda: self.rates())
+
+    def step(self, row):
+        self._step(row)
+
+    def optimizers(self):
+        return [part for part in self.parts if isinstance(part, SGD)]
+
+    def rates(self):
+        """The rates that are trained with."""
+        if not self.optimizers():
+            lanes = self.thing if isinstance(self.thing, PlateauLanes) else self.thing.lanes
+            return lanes.lr.tolist()
+        return [float(g["lr"]) for each in self.optimizers() for g in each.param_groups]
+
+    def falling(self):
+        """Numbers that never rise."""
+        return self._falling()
+
+    def save(self):
+        return self.thing.state_dict()
+
+    def load(self, state):
+        self.thing.load_state_dict(state)
+
+    def become(self, other):
+        """Take over what is not in the state of the thing."""
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
+            mine.load_state_dict(copy.deepcopy(theirs.state_dict()))
+
+    def everything(self):
+        """What must be as it was after a load that was refused."""
+        return [self.save(), self.rates(), [part.state_dict() for part in self.parts]]
+
+    def live(self):
+        """The objects that must be the same ones after any load."""
+        lanes = self.thing if isinstance(self.thing, PlateauLanes) else None
+        lanes = getattr(self.thing, "lanes", lanes)
+        tensors = [lanes.lr, lanes.best] if isinstance(lanes, PlateauLanes) else []
+        groups = [g for each in self.optimizers() for g in each.param_groups]
+        return [*tensors, *(g["lr"] for g in groups if isinstance(g["lr"], torch.Tensor))]
+
+
+PARTS = {
+    "nan": "skip",
+    "threshold_mode": "rel_safe",
+    "atol": 0.01,
+    "counting": "keras",
+    "initial_patience": 2,
+    "smoothing": 0.3,
+    "accumulate": 2,
+    "window": 3,
+    "max_reductions": 9,
+    "patience_at_min": 4,
+    "warmup_steps": 5,
+    "warmup_start_factor": 0.1,
+    "events": 6,
+}
+
+
+def lanes_of(n, rate=0.5, **settings):
+    lanes = PlateauLanes(n, rate, **{"patience": 1, "factor": 0.5, "min_lr": 1e-3, **settings})
+
+    def step(row):
+        lanes.step(torch.tensor(row, dtype=lanes.dtype))
+
+    return Subject(lanes, lanes=n, step=step, falling=lambda: lanes.lr_master.tolist())
+
+
+def drop_in(tensors=False, **settings):
+    optimizer = sgd(0.5, 0.25, tensors=tensors)
+    scheduler = ReduceLROnPlateau(optimizer, patience=1, factor=0.5, cooldown=1, **settings)
+    return Subject(scheduler, optimizer)
+
+
+def batched(publish):
+    optimizers = [sgd(0.5), sgd(0.25, 0.125)]
+    scheduler = BatchedReduceLROnPlateau(
+        optimizers, patience=[1, 2], factor=0.5, publish=publish, window=2
+    )
+    return Subject(scheduler, *optimizers, lanes=2)
+
+
+def composed(schedule, kind):
+    optimizers = [sgd(0.5, 0.25, tensors=kind == "tensor")]
+    if kind == "one":
+        plateau = ReduceLROnPlateau(optimizers[0], patience=1, factor=0.5, min_lr=[0.01, 0.0])
+    else:
+        optimizers.append(sgd(0.125))
+        plateau = BatchedReduceLROnPlateau(optimizers, patience=1, factor=0.5, publish=kind)
+    schedules = [schedule(each) for each in optimizers]
+    both = compose(schedules if kind != "one" else schedules[0], plateau)
+
+    def step(row):
+        for each in optimizers:
+            each.step()
+        both.step_schedule()
+        both.step(row if kind != "one" else row[0])
+
+    def scales():
+        return both.scale.tolist() if kind != "one" else [both.scale]
+
+    return Subject(both, *optimizers, lanes=len(optimizers), step=step, falling=scales)
+
+
+def linear(optimizer):
+    return LinearLR(optimizer, 0.1, total_iters=15)
+
+
+def cosine(optimizer):
+    return CosineAnnealingLR(optimizer, 12, eta_min=1e-3)
+
+
+class BestSubject(Subject):
+    """LaneBest over parameters that change at every step."""
+
+    def __init__(self, followed, *parts, **keywords):
+        self.params = {"w": torch.linspace(0, 1, 6).view(2, 3), "n": torch.arange(2)}
+        best = LaneBest(followed, self.params, on_cut="rollback")
+        super().__init__(best, *parts, **keywords, falling=lambda: [0.0])
+        self.followed = followed
+
+    def step(self, row):
+        for param in self.params.values():
+            param += 1
+        self.followed.step(row if self.lanes > 1 else row[0])
+        self.thing.update()
+
+    def become(self, other):
+        super().become(other)
+        for name, param in self.params.items():
+            param.copy_(other.params[name])
+
+    def everything(self):
+        return [*super().everything(), self.params]
+
+    def live(self):
+        return [*super().live(), *self.thing.best.values(), *self.params.values()]
+
+
+def best_of_lanes():
+    lanes = PlateauLanes(2, 0.5, patience=0)
+    return BestSubject(lanes, lanes, lanes=2)
+
+
+def best_of_scheduler(tensors=False):
+    optimizer = sgd(0.5, tensors=tensors)
+    scheduler = ReduceLROnPlateau(optimizer, patience=0)
+    return BestSubject(scheduler, optimizer, scheduler)
+
+
+STATES = {
+    "lanes": lambda: lanes_of(3, cooldown=1),
+    "lanes in float32": lambda: lanes_of(3, dtype=torch.float32),
+    "lanes with settings of each": lambda: lanes_of(
+        2, mode=["min", "max"], patience=[0, 2], threshold=[0.0, 0.1], min_lr=[0.0, 0.01]
+    ),
+    "lanes with all parts": lambda: lanes_of(3, **PARTS),
+    "lanes with all parts of each": lambda: lanes_of(
+        2,
+        **{
+            **{name: [value] * 2 for name, value in PARTS.items() if name != "events"},
+            "window": [3, 1],
+            "events": 6,
+        },
+    ),
+    "lanes with groups": lambda: lanes_of(3, groups=[1, 0, 2], events=2, cooldown=1),
+    "drop-in": drop_in,
+    "drop-in with tensors": lambda: drop_in(True, min_lr=[0.1, 0.0], mode="max"),
+    "batched floats": lambda: batched("float"),
+    "batched tensors": lambda: batched("tensor"),
+    "linear times one": lambda: composed(linear, "one"),
+    "cosine times one": lambda: composed(cosine, "one"),
+    "linear times floats": lambda: composed(linear, "float"),
+    "cosine times tensors": lambda: composed(cosine, "tensor"),
+    "best of lanes": best_of_lanes,
+    "best of a scheduler": best_of_scheduler,
+    "best of a scheduler with tensors": lambda: best_of_scheduler(True),
+}
+PICKLES = {
+    f"pickled {name}": STATES[name]
+    for name in (
+        *("lanes", "lanes with all parts", "lanes with groups", "drop-in", "batched floats"),
+        *("batched tensors", "linear times one", "cosine times tensors", "best of lanes"),
+        "best of a scheduler",
+    )
+}
+FLIPPED = {
+    f"flipped {name}": make for name, make in STATES.items() if not name.startswith("lanes ")
+}
+KINDS = {**STATES, **PICKLES, **FLIPPED}
+
+
+# -- how states are spoilt ------------------------------------------------------------------------
+
+
+def freed(like):
+    tensor = like.detach().clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def freed_slice(like):
+    tensor = torch.cat([like.detach().flatten()] * 2)
+    part = tensor[: like.numel()]
+    tensor.untyped_storage().resize_(0)
+    return part
+
+
+def ring():
+    endless = []
+    endless.append(endless)
+    return endless
+
+
+NUMBERS = [
+    *(math.nan, math.inf, -math.inf, -1, 0, 1, 2, 3, 0.5, 1.5, -0.0, 1e-300, 1e39, -1e39, 1e308),
+    *(2**31 - 2, 2**31 - 1, 2**31, 2**52, 2**53 - 1, 2**53, 2**63 - 1, 2**64, 2**70, -(2**70)),
+    *(10**400, -(2**31), -(2**63)),
+]
+OTHERS = [
+    *(lambda: None, lambda: "", lambda: "min", lambda: "x", lambda: b"x", lambda: True),
+    *(
+        lambda: False,
+        object,
+        lambda: 1j,
+        list,
+        dict,
+        tuple,
+        set,
+        lambda: [math.nan],
+        lambda: ring(),
+    ),
+    *(lambda: [1.0], lambda: [0.5, 0.25], lambda: [1, 2, 3], lambda: [None], lambda: [[1.0]]),
+    *(lambda: {"a": 1}, lambda: {3: 4}, lambda: range(3), lambda: print, lambda: int),
+    *(lambda: np.float64(0.5), lambda: np.int64(3), lambda: np.ones(3), lambda: np.float32(1)),
+    *(lambda: decimal.Decimal("0.5"), lambda: fractions.Fraction(1, 2), lambda: torch.float64),
+    *(lambda: [torch.ones(3)], lambda: [freed(torch.ones(()))], lambda: [freed(torch.ones(2))]),
+    *(lambda: [torch.ones((), device="meta")], lambda: ["min", "max", "min"], lambda: ["min"] * 2),
+    lambda: SGD([torch.ones(1)], lr=0.1),
+    lambda: PlateauLanes(2, 0.1),
+]
+DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32),
+    *(torch.int16, torch.uint8, torch.uint16, torch.bool, torch.complex64, torch.complex128),
+]
+TENSORS = [
+    lambda t: t[None],
+    lambda t: t.flatten()[:-1],
+    lambda t: torch.cat([t.flatten(), t.flatten()]),
+    lambda t: t.flatten()[:1].reshape(()) if t.numel() else torch.zeros(()),
+    lambda t: t[:0] if t.ndim else t.flatten()[:0],
+    lambda t: t.flatten(),
+    lambda t: t.to("meta"),
+    lambda t: t.to_sparse(),
+    lambda t: t.reshape(1, -1).to_sparse_csr(),
+    lambda t: torch.nested.nested_tensor([t.float(), t.float()]),
+    lambda t: torch.nested.nested_tensor([t.double()]),
+    lambda t: torch.nested.nested_tensor([t.flatten().double()] * 2, layout=torch.jagged),
+    lambda t: torch.nested.nested_tensor([torch.tensor(1.0), torch.tensor(2.0)]),
+    freed,
+    freed_slice,
+    lambda t: t.double().requires_grad_(),
+    lambda t: t.double().requires_grad_() * 1.0,
+    lambda t: torch.nn.Parameter(t.double()),
+    lambda t: t.flatten()[:1].expand(t.shape) if t.numel() else t,
+    lambda t: torch.stack([t, t], -1)[..., 0],
+    lambda t: torch._neg_view(t.double()),
+    lambda t: torch.complex(t.double(), t.double()).conj(),
+    lambda t: t.float().to_mkldnn() if t.ndim else t,
+    lambda t: t.tolist(),
+    lambda t: t.numpy(),
+    lambda t: torch.empty(0),
+]
+
+
+def spoilt_tensor(r, tensor):
+    tensor = tensor.detach().clone()
+    way = r.randrange(4)
+    if way == 0 and tensor.numel():
+        number = r.choice(NUMBERS)
+        tensor.view(-1)[r.randrange(tensor.numel())] = number
+        return tensor
+    if way == 1:
+        return tensor.to(r.choice(DTYPES))
+    return r.choice(TENSORS)(tensor)
+
+
+def spoilt_value(r, value):
+    """Something else in the place of ``value``."""
+    if isinstance(value, torch.Tensor) and r.random() < 0.7:
+        return spoilt_tensor(r, value)
+    way = r.randrange(6)
+    if way < 3:
+        return r.choice(NUMBERS)
+    if way == 3:
+        size = r.choice([(), (1,), (2,), (3,), (3, 2)])
+        return spoilt_tensor(r, torch.full(size, r.choice([0.0, 0.5, 1.0, 3.0, math.nan])))
+    return r.choice(OTHERS)()
+
+
+def containers(state, found):
+    """Every dict and list in a state."""
+    if isinstance(state, (dict, list)) and not any(state is each for each in found):
+        found.append(state)
+        for each in state.values() if isinstance(state, dict) else state:
+            containers(each, found)
+    return found
+
+
+def spoil(r, state):
+    """Spoil one place in a state of dicts and lists; the result may be another object."""
+    place = r.choice(containers(state, []))
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    way = r.randrange(12)
+    if way == 0 and isinstance(place, dict):
+        place[r.choice(["extra", "", 3, None, (1,), object(), 0.5])] = r.choice(OTHERS)()
+    elif way == 0:
+        place.append(spoilt_value(r, 0.5))
+    elif way == 1 and keys:
+        del place[r.choice(keys)]
+    elif way == 2 and len(keys) > 1:
+        one, other = r.sample(keys, 2)
+        place[one], place[other] = place[other], place[one]
+    elif way == 3 and isinstance(state, dict):
+        kinds = [
+            collections.OrderedDict,
+            lambda d: collections.defaultdict(int, d),
+            types.MappingProxyType,
+            collections.UserDict,
+            lambda d: list(d.items()),
+        ]
+        return r.choice(kinds)(state)
+    elif keys:
+        at = r.choice(keys)
+        place[at] = spoilt_value(r, place[at])
+    return state
+
+
+def spoilt(r, state):
+    for _ in range(r.choice([1, 1, 1, 2, 3])):
+        while isinstance(state, (dict, list)):
+            try:
+                state = spoil(r, state)
+            except (RuntimeError, TypeError, ValueError, OverflowError):
+                continue  # not every tensor can be made what was to be made of it
+            break
+    return state
+
+
+# -- what must be so ------------------------------------------------------------------------------
+
+
+def same(a, b):
+    """Whether two states are equal: NaN is NaN, and types count."""
+    if isinstance(a, torch.Tensor):
+        return (
+            isinstance(b, torch.Tensor)
+            and (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+            and torch.equal(a.isnan(), b.isnan())
+            and torch.equal(a[~a.isnan()], b[~b.isnan()])
+        )
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b))
+
+
+class Broken(Exception):  # noqa: N818
+    """What something did that it never may."""
+
+
+def check(good, what):
+    if not good:
+        raise Broken(what)
+
+
+def rows(r, lanes):
+    return [[r.choice([0.25, 0.5, 1.0, 2.0, r.random()]) for _ in range(lanes)] for _ in range(99)]
+
+
+def step_and_check(r, subject, twin=None):
+    """Step a subject, and a twin that must agree with it."""
+    before = subject.falling()
+    for row in itertools.islice(rows(r, subject.lanes), STEPS):
+        subject.step(row)
+        rates, now = subject.rates(), subject.falling()
+        check(all(math.isfinite(x) and x >= 0 for x in [*rates, *now]), f"rates {rates}, {now}")
+        check(all(x <= y for x, y in zip(now, before, strict=True)), f"{before} rose to {now}")
+        before = now
+        if twin is not None:
+            twin.step(row)
+            check(same(rates, twin.rates()), f"a fresh one has rates {twin.rates()}, not {rates}")
+            check(same(subject.save(), twin.save()), "a fresh one has another state")
+
+
+def fresh_twin(make, subject):
+    twin = make()
+    twin.become(subject)
+    state = subject.save()
+    twin.load(copy.deepcopy(state))
+    check(same(twin.save(), state), "a fresh one that loaded its state has another")
+    return twin
+
+
+def try_state(r, make):
+    """Load a spoilt state; return what went wrong as (count, words), or None."""
+    subject, other = make(), make()
+    for each in (subject, other):
+        for row in itertools.islice(rows(r, each.lanes), r.randrange(12)):
+            each.step(row)
+    state = spoilt(r, copy.deepcopy(other.save()))
+    before, live = copy.deepcopy(subject.everything()), subject.live()
+    try:
+        subject.load(state)
+    except DOCUMENTED as error:
+        if not same(subject.everything(), before) or not identical(live, subject.live()):
+            return "changed", f"{type(error).__name__}: {error}"
+        try:
+            step_and_check(r, subject)
+        except Exception as later:
+            return "changed", f"{type(error).__name__}: {error}; and then {later!r}"
+        return None
+    except Exception as error:
+        return "undocumented", f"{type(error).__name__}: {error}"
+    try:
+        check(identical(live, subject.live()), "live tensors were replaced")
+        step_and_check(r, subject, fresh_twin(make, subject))
+        fresh_twin(make, subject)
+    except Exception as error:
+        return "broken", words_of(error)
+    return None
+
+
+def identical(some, others):
+    return len(some) == len(others) and all(map(lambda a, b: a is b, some, others))
+
+
+def words_of(error):
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
+
+
+def try_pickle(r, make):
+    """The same for what unpickling hands over; there is nothing that could be changed."""
+    subject = make()
+    for row in itertools.islice(rows(r, subject.lanes), r.randrange(12)):
+        subject.step(row)
+    thing = copy.deepcopy(subject.thing)
+    kind = type(thing)
+    state = thing.__getstate__()
+    if kind is PlateauLanes or not isinstance(thing, PlateauLanes):
+        state = dict(state)
+    state = spoilt(r, {**state, **{k: list(v) for k, v in state.items() if type(v) is list}})
+    made = kind.__new__(kind)
+    try:
+        made.__setstate__(state)
+    except DOCUMENTED:
+        return None
+    except RuntimeError as error:  # of a device, as constructors raise it
+        return None if str(error).startswith("device: ") else ("undocumented", words_of(error))
+    except Exception as error:
+        return "undocumented", words_of(error)
+    try:
+        for row in itertools.islice(rows(r, subject.lanes), STEPS):
+            step_alone(made, row)
+    except Exception as error:
+        return "broken", words_of(error)
+    return None
+
+
+def step_alone(thing, row):
+    if isinstance(thing, LaneBest):
+        step_alone(thing.lanes, row)
+        thing.update()
+        return
+    if hasattr(thing, "step_schedule"):
+        for each in thing._optimizers:
+            each.step()
+        thing.step_schedule()
+    lanes = thing if isinstance(thing, PlateauLanes) else getattr(thing, "lanes", None)
+    thing.step(row[0] if lanes is None else torch.tensor((row * 9)[: len(lanes)]).to(lanes.dtype))
+
+
+def try_flipped(r, make):
+    """Flip a bit of a pickle. Whatever it raises is an answer: only the process must live."""
+    subject = make()
+    for row in itertools.islice(rows(r, subject.lanes), r.randrange(12)):
+        subject.step(row)
+    pickled = bytearray(pickle.dumps(subject.thing))
+    pickled[r.randrange(len(pickled))] ^= 1 << r.randrange(8)
+    try:
+        thing = pickle.loads(bytes(pickled))
+        for row in itertools.islice(rows(r, subject.lanes), STEPS):
+            step_alone(thing, row)
+        getattr(thing, "state_dict", dict)()
+    except Exception:
+        return
+    return
+
+
+def try_number(seed, number):
+    """Try the state of this number; return its kind and what went wrong."""
+    r = random.Random(f"{seed} {number}")
+    kind = list(KINDS)[number % len(KINDS)]
+    torch.manual_seed(0)
+    how = try_state if kind in STATES else try_pickle if kind in PICKLES else try_flipped
+    return kind, how(r, KINDS[kind])
+
+
+# -- children -------------------------------------------------------------------------------------
+
+
+def child(seed, first, last, place):
+    """Try states, writing the number of each to a file before it is tried."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open(place, "r+b", buffering=0) as file:
+        for number in range(first, last):
+            os.pwrite(file.fileno(), b"%012d" % number, 0)
+            signal.alarm(SECONDS)
+            kind, wrong = try_number(seed, number)
+            if wrong is not None:
+                sys.stdout.write(json.dumps([number, kind, *wrong]) + "\n")
+                sys.stdout.flush()
+    signal.alarm(0)
+
+
+def try_chunk(seed, first, last):
+    """Try states in children; return what went wrong as (number, kind, count, words)."""
+    found = []
+    while first < last:
+        with tempfile.NamedTemporaryFile() as place:
+            place.write(b"%012d" % first)
+            place.flush()
+            command = [sys.executable, "-X", "faulthandler", __file__, "--child", place.name]
+            command += ["--seed", str(seed), "--range", str(first), str(last)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            found += [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "["]
+            if done.returncode == 0:
+                break
+            with open(place.name, "rb") as file:
+                number = int(file.read())
+            kind = list(KINDS)[number % len(KINDS)]
+            how = f"exit status {done.returncode}: " + " | ".join(done.stderr.splitlines()[-6:])
+            found.append([number, kind, "crashes", how])
+            first = number + 1
+    return found
+
+
+def fuzz(states, seed, workers, first=0):
+    """Try so many states; return what went wrong."""
+    ends = range(first, first + states, CHUNK)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        chunks = [
+            pool.submit(try_chunk, seed, start, min(start + CHUNK, first + states))
+            for start in ends
+        ]
+        return [each for chunk in chunks for each in chunk.result()]
+
+
+def table(found, states):
+    """The counts of every kind, as text."""
+    counts = collections.Counter((kind, count) for _, kind, count, _ in found)
+    width = max(map(len, KINDS))
+    lines = ["  ".join([f"{'':{width}}", "states", *(f"{name:>12}" for name in COUNTS)])]
+    for i, kind in enumerate([*KINDS, "all"]):
+        tried = states if kind == "all" else len(range(i, states, len(KINDS)))
+        row = [
+            sum(n for (k, c), n in counts.items() if c == name and kind in (k, "all"))
+            for name in COUNTS
+        ]
+        lines.append("  ".join([f"{kind:{width}}", f"{tried:6}", *(f"{n:12}" for n in row)]))
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--states", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", type=int, help="try the state of this number here, and say")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--range", type=int, nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.seed, *given.range, given.child)
+        return 0
+    if given.only is not None:
+        warnings.simplefilter("ignore")
+        sys.stdout.write(f"{try_number(given.seed, given.only)}\n")
+        return 0
+    found = fuzz(given.states, given.seed, given.workers)
+    for number, kind, count, words in found:
+        sys.stdout.write(f"{count}: --seed {given.seed} --only {number} ({kind}): {words}\n")
+    sys.stdout.write(table(found, given.states) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
