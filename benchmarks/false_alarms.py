@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from measure import machine
-from torch_plateau.histories.diagnose import diagnose
+from timing import RESULTS, machine, write
+from torch_plateau import diagnose
 
-HERE = Path(__file__).parent
-OUT = HERE / "results" / "false_alarms.json"
+RECORDER = Path(__file__).parent.parent / "examples" / "record_histories.py"
+OUT = RESULTS / "false_alarms.json"
 EPOCHS = 60
 EXPECTED = {
     "clean": [],
@@ -73,14 +73,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recorder = runpy.run_path(str(HERE.parent / "examples" / "record_histories.py"))
+    recorder = runpy.run_path(str(RECORDER))
     report: dict[str, Any] = {"machine": machine(), "rows": []}
     for name in EXPECTED:
         histories = args.clean if name == "clean" else args.others
         report["rows"].append(row(recorder, name, args.first, histories))
         print(json.dumps(report["rows"][-1]), flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write(report, args.out)
 
 
 if __name__ == "__main__":

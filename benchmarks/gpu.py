@@ -1,4 +1,4 @@
-"""Check that all competitors decide alike on a GPU, time them in one run, write JSON.
+"""What a step costs on a GPU: check that all competitors decide alike, time them, write JSON.
 
 ::
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,18 +22,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cases import OURS, Case, Compiled, Copy, Ours, Rule, Schedulers, Start, Where
-from gpu_targets import fastest, targets
-from gpu_timing import Captured, Empty, Timed, interleave, wait
-from measure import machine, nvidia_smi
-from scenarios import DTYPES, DifferenceError, bytes_a_lane, check_lanes, same, scenario
+from rivals import (
+    DTYPES,
+    OURS,
+    Case,
+    Compiled,
+    Copy,
+    DifferenceError,
+    Ours,
+    Rule,
+    Schedulers,
+    Start,
+    State,
+    Where,
+    check_lanes,
+    same,
+)
+from tables import REFERENCES, fastest, find
+from timing import (
+    RESULTS,
+    Timed,
+    bytes_a_lane,
+    host_and_device,
+    machine,
+    nvidia_smi,
+    scenario,
+    wait,
+    write,
+)
 
-DEFAULT_OUT = Path(__file__).parent / "results" / "gpu.json"
 SIZES = (1, 1_000, 100_000, 100_000_000, 10_000_000)  # what may be cut off comes last
 QUICK_SIZES = (1, 1_000, 10_000_000)
 LOOPED = 1_000  # lanes up to which a scheduler of torch for each is worth its time
 LATENCY = 100_000  # lanes up to which a launch is the greater part: an empty kernel is timed too
 BANDWIDTH = 10_000_000  # lanes from which memory is: a copy is timed too
+MOST_OF_EMPTY = 1.5  # targets: of an empty kernel's device time, up to LATENCY lanes,
+LEAST_OF_COPY = 0.85  # and of a copy's bandwidth, at 100,000,000 lanes
 
 Row = dict[str, Any]
 Name = tuple[str, str]
@@ -56,6 +79,65 @@ CAPTURED: dict[Name, Make] = {
     ("torch.where", "in place, graph"): EAGER["torch.where", "in place"],
     ("torch.compile", "in place, graph"): EAGER["torch.compile", "in place"],
 }
+
+
+# -- steps in graphs ------------------------------------------------------------------------------
+
+
+class Captured:
+    """A competitor whose steps are captured when it is first stepped, and replayed from then on.
+
+    ``one`` is a graph of one step, ``many`` one of ``steps`` steps that read the same metrics.
+    """
+
+    def __init__(self, case: Case | Empty, steps: int) -> None:
+        self.case, self.steps = case, steps
+        self.rival, self.variant = case.rival, f"{case.variant}, graph".removeprefix(", ")
+        self.metrics: Tensor | None = None
+        self.one: Any = None
+        self.many: Any = None
+
+    def feed(self, metrics: Tensor) -> Tensor:
+        """Copy into the tensor that the graphs read; not timed."""
+        if self.metrics is None:
+            self.metrics = metrics.clone()
+        return self.metrics.copy_(metrics)
+
+    def step(self, metrics: Tensor) -> None:
+        """Replay; the first time step uncaptured, which compiles and loads, and then capture."""
+        if self.one is not None:
+            self.one.replay()
+            return
+        beside, now = torch.cuda.Stream(), torch.cuda.current_stream()
+        beside.wait_stream(now)
+        with torch.cuda.stream(beside):
+            self.case.step(metrics)
+        now.wait_stream(beside)
+        self.one, self.many = self._capture(metrics, 1), self._capture(metrics, self.steps)
+
+    def _capture(self, metrics: Tensor, steps: int) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(steps):
+                self.case.step(metrics)
+        return graph
+
+    def state(self) -> State:
+        """Return ``(best, clock, rate)``."""
+        return self.case.state()
+
+
+class Empty:
+    """A kernel that does nothing, to be captured: what a launch costs by itself."""
+
+    rival, variant = "empty kernel", ""
+
+    def step(self, _: Tensor) -> None:
+        """Launch it."""
+        torch.cuda._sleep(0)
+
+
+# -- one run --------------------------------------------------------------------------------------
 
 
 class Run:
@@ -103,8 +185,6 @@ class Run:
         self._leave_out(name, what, reason)
         return None
 
-    # -- equality first ---------------------------------------------------------------------------
-
     def check(self, quick: bool) -> Row:
         """Hold every competitor to torch's schedulers; one that differs is not timed."""
         steps, lanes = 0, 0
@@ -146,8 +226,6 @@ class Run:
         assert int(truth.lanes.num_reductions.max()) > 1, "the history exercises too little"
         return n * steps
 
-    # -- timing -----------------------------------------------------------------------------------
-
     def group(self, n: int, name: str) -> Iterator[Row]:
         """Time all competitors at one size, after three steps that must leave all in one state."""
         what = f"{n:,} lanes, {name}"
@@ -182,7 +260,7 @@ class Run:
             copy = Copy(traffic, "copy_", self.device)
             once = partial(copy.step, copy.argument())
             calls[copy.rival, copy.variant] = Timed(once, once)
-        times = interleave(calls, self.device, self.rounds, self.burst, self.most)
+        times = host_and_device(calls, self.device, self.rounds, self.burst, self.most)
         yield from rows({"lanes": n, "scenario": name}, times, traffic)
         print(f"   {what} ({self.seconds:.0f} s)", flush=True)
 
@@ -223,16 +301,78 @@ def rows(where: Row, times: dict[Name, Row], traffic: int) -> Iterator[Row]:
         yield row
 
 
+# -- what the rows say ----------------------------------------------------------------------------
+
+
+def next_rival(rows: list[Row], graph: bool) -> Row | None:
+    """Return the rival of the least device time, in a graph or not."""
+    return fastest(
+        [r for r in rows if r["rival"] not in (OURS, *REFERENCES)], "device", graph=graph
+    )
+
+
+def targets(rows: list[Row]) -> list[Row]:
+    """Return each target that the rows can answer: what, whether it is met, and what was got."""
+    found: list[Row] = []
+
+    def target(what: str, met: bool, got: str) -> None:
+        found.append({"what": what, "met": met, "got": got})
+
+    empty = find(rows, rival="empty kernel")
+    if empty:
+        worst = min(empty, key=lambda row: row["device_ratio"])
+        ratio = 1 / worst["device_ratio"]
+        what = (
+            f"a step in a graph takes at most {MOST_OF_EMPTY}x an empty kernel, up to 100,000 lanes"
+        )
+        target(what, ratio <= MOST_OF_EMPTY, f"at worst {ratio:.2f}x ({place(worst)})")
+    largest = {"lanes": 100_000_000, "scenario": "all improve", "graph": False}
+    copies = find(rows, rival="plain copy", **largest)
+    if copies:
+        share = find(rows, rival=OURS, **largest)[0]["gb_per_s"] / copies[0]["gb_per_s"]
+        what = (
+            f"at 100,000,000 lanes at least {LEAST_OF_COPY:.0%} of a copy's bandwidth, at 21 bytes"
+        )
+        target(what, share >= LEAST_OF_COPY, f"{share:.0%} ({place(copies[0])})")
+    compared = [row for row in rows if row["rival"] not in (OURS, *REFERENCES)]
+    asked = {
+        "ahead of every rival at every size by device time, eager and in a graph alike": (
+            "device_ratio",
+            [row for row in compared if "device_ratio" in row],
+        ),
+        "ahead of every rival at every size by host time, eager": (
+            "host_ratio",
+            find(compared, graph=False),
+        ),
+    }
+    for what, (ratio_of, some) in asked.items():
+        lost = [
+            f"{row['rival']} {row['variant']} at {place(row)} ({row[ratio_of]}x)"
+            for row in some
+            if row[ratio_of] <= 1
+        ]
+        if some:
+            closest = min(row[ratio_of] for row in some)
+            got = "; ".join(lost) or f"the closest takes {closest:.3g}x as long"
+            target(what, not lost, got)
+    return found
+
+
+def place(row: Row) -> str:
+    """Return a row's size and scenario."""
+    return f"{row['lanes']:,} {row['scenario']}"
+
+
 def summary_line(some: list[Row]) -> str:
     """Return one size and scenario in one line."""
     parts = [f"{some[0]['lanes']:>11,} {some[0]['scenario']:<11}"]
     for graph in (False, True):
-        ours = fastest(some, graph, ours=True)
+        ours = fastest(some, "device", rival=OURS, graph=graph)
         if ours is None:
             continue
         parts.append(f"{'graph' if graph else 'eager'} {ours['host']['median_us']:8.4g}")
         parts.append(f"{ours['device']['median_us']:8.4g} us")
-        rival = fastest(some, graph)
+        rival = next_rival(some, graph)
         if rival is not None:
             parts.append(f"next {rival['device_ratio']:5.3g}x {rival['rival']:<18}")
     return " ".join(parts)
@@ -270,13 +410,12 @@ def main() -> int:
         on["gpu_at_start"] = nvidia_smi(device, *clocks)
     report: Row = {"gpu_run": real, "quick": options.quick, "finished": False, "machine": on}
     report |= {"not_run": run.not_run, "targets": [], "rows": []}
-    out = options.out or (None if options.quick or not real else DEFAULT_OUT)
+    out = options.out or (None if options.quick or not real else RESULTS / "gpu.json")
 
-    def write() -> None:
+    def save() -> None:
         report["seconds"] = round(run.seconds)
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write(report, out)
 
     print("checking that all decide alike", flush=True)
     report["checks"] = run.check(options.quick)
@@ -288,12 +427,12 @@ def main() -> int:
             some = list(run.group(n, name))
             report["rows"] += some
             lines += [summary_line(some)] if some else []
-            write()
+            save()
     report["targets"] = targets(report["rows"])
     if real:
         on["gpu_at_end"] = nvidia_smi(device, *clocks)
     report["finished"] = True
-    write()
+    save()
     print("" if real else "\nNOT A GPU RUN: wall times on the CPU, to try the script out")
     print("ours: host us, device us a step; next: the fastest rival's device time over ours")
     print("\n".join(lines))

@@ -20,16 +20,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from measure import machine
+from timing import RESULTS, in_turn, machine, write
 from torch_plateau import PlateauLanes, replay, sweep
 
-OUT = Path(__file__).parent / "results" / "replay.json"
+OUT = RESULTS / "replay.json"
 EPOCHS, ROUNDS = 1_000, 7
 LANES = 1 << 18
 STEPPED = 1 << 14  # lanes of the rivals that step
@@ -126,24 +127,25 @@ def where(metrics: list[float], n: int, settings: dict[str, Any]) -> Tensor:
 
 def timed(calls: dict[str, tuple[int, int, Callable[[], object]]]) -> dict[str, dict[str, float]]:
     """Time calls in turn; each is (lanes, rounds, call). Returns figures a lane-epoch."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(ROUNDS):
-        for name, (_, rounds, call) in calls.items():
-            if turn < rounds:
-                begin = time.perf_counter()
-                call()
-                samples[name].append(time.perf_counter() - begin)
+    samplers = {name: (rounds, partial(seconds, call)) for name, (_, rounds, call) in calls.items()}
     figures = {}
-    for name, (lanes, _, _) in calls.items():
-        median, least = statistics.median(samples[name]), min(samples[name])
+    for name, samples in in_turn(samplers).items():
+        lanes, median = calls[name][0], statistics.median(samples)
         figures[name] = {
             "lanes": lanes,
             "median_s": float(f"{median:.4g}"),
-            "min_s": float(f"{least:.4g}"),
-            "n": len(samples[name]),
+            "min_s": float(f"{min(samples):.4g}"),
+            "n": len(samples),
             "lane_epochs_per_s": float(f"{lanes * EPOCHS / median:.4g}"),
         }
     return figures
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Call once and return how long that took."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -155,48 +157,22 @@ def rows() -> Iterator[dict[str, Any]]:
         whole, few = settings_of(LANES, kind), settings_of(STEPPED, kind)
         each, first = settings_of(many.shape[1], kind), one(few, 0)
         spread = {**whole, "factor": whole.get("factor", torch.full((LANES,), 0.1).double())}
+        loop, n, one_thread = STEPPED, many.shape[1], partial(replay, threads=1)
+        single, two = partial(one_thread, dtype=torch.float32), partial(replay, threads=2)
+        smooth = {**few, "smoothing": [0.9] * loop}
         calls: dict[str, tuple[int, int, Callable[[], object]]] = {
-            "replay, one history": (
-                LANES,
-                ROUNDS,
-                lambda s=spread: replay(metrics, threads=1, **s),
-            ),
+            "replay, one history": (LANES, ROUNDS, partial(one_thread, metrics, **spread)),
             "replay, one history, float32 lanes": (
                 LANES,
                 ROUNDS,
-                lambda s=spread: replay(metrics.float(), threads=1, dtype=torch.float32, **s),
+                partial(single, metrics.float(), **spread),
             ),
-            "replay, one history, two threads": (
-                LANES,
-                ROUNDS,
-                lambda s=spread: replay(metrics, threads=2, **s),
-            ),
-            "replay, a history per lane": (
-                many.shape[1],
-                ROUNDS,
-                lambda s=each: replay(many, threads=1, **s),
-            ),
-            "replay, smoothing": (
-                STEPPED,
-                ROUNDS,
-                lambda s=few: replay(
-                    metrics,
-                    threads=1,
-                    smoothing=[0.9] * STEPPED,
-                    **s,
-                ),
-            ),
-            "PlateauLanes.step in a loop": (
-                STEPPED,
-                ROUNDS,
-                lambda s=few: stepped(listed, STEPPED, s),
-            ),
-            "torch.where in a loop": (STEPPED, 3, lambda s=few: where(listed, STEPPED, s)),
-            "torch's class in a loop": (
-                1,
-                ROUNDS,
-                lambda s=first: torchs(listed, s),
-            ),
+            "replay, one history, two threads": (LANES, ROUNDS, partial(two, metrics, **spread)),
+            "replay, a history per lane": (n, ROUNDS, partial(one_thread, many, **each)),
+            "replay, smoothing": (loop, ROUNDS, partial(one_thread, metrics, **smooth)),
+            "PlateauLanes.step in a loop": (loop, ROUNDS, partial(stepped, listed, loop, few)),
+            "torch.where in a loop": (loop, 3, partial(where, listed, loop, few)),
+            "torch's class in a loop": (1, ROUNDS, partial(torchs, listed, first)),
         }
         figures = timed(calls)
         ours = figures["replay, one history"]["lane_epochs_per_s"]
@@ -227,17 +203,17 @@ def million_here() -> dict[str, Any]:
     metrics = history()
     sweep(metrics, patience=range(3), threshold=[0.0, 0.1])
     before = peak_memory()
-    seconds = []
+    spent = []
     for _ in range(3):
         begin = time.perf_counter()
         result = sweep(metrics, threads=2, **MILLION)
-        seconds.append(float(f"{time.perf_counter() - begin:.4g}"))
+        spent.append(float(f"{time.perf_counter() - begin:.4g}"))
     peak = peak_memory()
     return {
         "settings": len(result),
         "epochs": EPOCHS,
         "threads": 2,
-        "seconds": seconds,
+        "seconds": spent,
         "more_memory_mib": round((peak - before) / 1024, 1),
         "process_peak_mib": round(peak / 1024, 1),
     }
@@ -256,8 +232,7 @@ def main() -> None:
         "rows": list(rows()),
         "million": million(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write(report, out)
     for row in report["rows"]:
         speed = f"{row['lane_epochs_per_s']:.3g} lane-epochs/s"
         print(f"{row['settings']:<9} {row['what']:<36} {speed:>26} {row['ratio']:>10}x")

@@ -1,4 +1,4 @@
-"""The competitors: ours and every rival, each with the same three methods.
+"""Ours and every rival, with the same three methods each, and the check that all decide alike.
 
 ``step(feed(metrics))`` advances all lanes by one metric; ``feed`` is not timed. ``state()`` returns
 ``(best, clock, rate)`` as tensors, so that decisions can be compared; the clock counts bad steps
@@ -20,6 +20,11 @@ from torch.optim import SGD, lr_scheduler
 from torch_plateau import PlateauLanes
 
 OURS = "torch-plateau"
+FAR = 10.0  # a metric that improves nothing once there is a `best`
+
+F32, F64 = torch.float32, torch.float64
+# name: dtype of the lanes (of `best`), dtype of the metrics
+DTYPES = {"f32": (F32, F32), "f64": (F64, F64), "f64, f32 metrics": (F64, F32)}
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -38,7 +43,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Start:
-    """Where all competitors begin: ``best`` (its dtype is the lanes'), ``clock`` and ``rate``."""
+    """Where all competitors begin: ``best`` (its dtype is the lanes'), ``clock`` and ``rate``.
+
+    Either no metric was seen (``best`` infinite, ``clock`` 0), or every ``best`` is far below FAR
+    and every ``clock`` from 0 to its patience.
+    """
 
     best: Tensor
     clock: Tensor
@@ -65,12 +74,15 @@ class Ours:
     rival, variant = OURS, ""
 
     def __init__(self, rule: Rule, start: Start) -> None:
-        best = start.best
-        lanes = PlateauLanes(len(best), lr=1.0, device=best.device, dtype=best.dtype, **vars(rule))
-        # load_state_dict would do, but it takes every field over the CPU: long at 1e8 lanes
-        begin = {"best": best, "clock": start.clock, "rate": start.rate, "published": start.rate}
-        for name, value in begin.items():
-            lanes._tensor(name).copy_(value)
+        best, clock = start.best, start.clock
+        lanes = PlateauLanes(
+            len(best), lr=start.rate, device=best.device, dtype=best.dtype, **vars(rule)
+        )
+        # load_state_dict would do, but it takes every field over the CPU: long at 1e8 lanes. So the
+        # lanes are stepped there: each improved, to its best, as many steps ago as its clock says.
+        if best.isfinite().all():
+            for ago in range(int(clock.amax()), -1, -1):
+                lanes.step(torch.where(clock == ago, best, FAR))
         self.lanes, self.step = lanes, lanes.step
 
     def feed(self, metrics: Tensor) -> Tensor:
@@ -90,8 +102,10 @@ class Schedulers:
 
     def __init__(self, rule: Rule, start: Start, variant: str) -> None:
         self.variant = variant
-        patience = _each(rule.patience, start)
-        threshold = _each(rule.threshold, start)
+        patience, threshold = (
+            value.tolist() if isinstance(value, Tensor) else [value] * len(start.best)
+            for value in (rule.patience, rule.threshold)
+        )
         self.each = []
         for i, (best, clock, rate) in enumerate(
             zip(start.best.tolist(), start.clock.tolist(), start.rate.tolist(), strict=True)
@@ -380,5 +394,56 @@ class Copy:
         ctypes.memmove(self.target.data_ptr(), self.source.data_ptr(), self.bytes)
 
 
-def _each(value: Any, start: Start) -> list[Any]:
-    return value.tolist() if isinstance(value, Tensor) else [value] * len(start.best)
+# -- all decide alike -----------------------------------------------------------------------------
+
+
+class DifferenceError(AssertionError):
+    """A competitor decided otherwise than another."""
+
+
+def same(case: Case, truth: Case) -> None:
+    """Raise DifferenceError unless both are in the same state, bit for bit."""
+    for name, got, expected in zip(
+        ("best", "clock", "rate"), case.state(), truth.state(), strict=True
+    ):
+        if not torch.equal(got.double(), expected.to(got.device).double()):
+            raise DifferenceError(f"{case.rival} {case.variant}, {name}")
+
+
+def check_lanes(
+    dtypes: str,
+    per_lane: bool,
+    competitors: Callable[[Rule, Start], list[Case]],
+    device: torch.device | str = "cpu",
+) -> int:
+    """Hold all competitors to N torch schedulers on a random history; return the steps checked."""
+    n, steps = 64, 80
+    lanes, metric = DTYPES[dtypes]
+    random = torch.Generator().manual_seed(7)
+    patience: int | Tensor = 2
+    threshold: float | Tensor = 0.01
+    if per_lane:
+        patience = torch.randint(0, 4, (n,), generator=random, dtype=torch.int32).to(device)
+        threshold = (torch.rand(n, generator=random, dtype=F64) * 0.1).to(device)
+    rule = Rule(patience, threshold, factor=0.3, cooldown=2, min_lr=1e-3, eps=1e-8)
+    start = Start(
+        torch.full((n,), torch.inf, dtype=lanes, device=device),
+        torch.zeros(n, dtype=torch.int32, device=device),
+        torch.logspace(-2, 0, n, dtype=F64).to(device),
+    )
+    truth = Schedulers(rule, start, "list of floats")
+    cases = competitors(rule, start)
+    cuts = cooling = 0
+    for step in range(steps):
+        metrics = torch.rand(n, generator=random, dtype=metric) * 0.98**step
+        metrics[torch.rand(n, generator=random) < 0.05] = torch.nan
+        before = truth.state()[2]
+        truth.step(truth.feed(metrics))
+        for case in cases:
+            case.step(case.feed(metrics.to(device)))
+            same(case, truth)
+        cuts += int((truth.state()[2] < before).sum())
+        cooling += int((truth.state()[1] < 0).sum())
+    assert min(cuts, cooling) > n, "the history exercises too little"
+    assert bool((truth.state()[2] == rule.min_lr).any()), "no rate reached its floor"
+    return n * steps

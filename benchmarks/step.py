@@ -1,23 +1,30 @@
-"""Check that all competitors decide alike, time them in one run, write JSON.
+"""What a step costs on the CPU: check that all competitors decide alike, time them, write JSON.
 
 ::
 
-    python benchmarks/run.py [--out benchmarks/results/cpu.json] [--quick]
+    python benchmarks/step.py [--out benchmarks/results/cpu.json] [--quick]
+    python benchmarks/step.py --parts [--out benchmarks/results/options.json] [--quick]
+
+The second times lanes with optional parts against lanes without: the first three rows are lanes
+without any, built alike, so that they show the noise.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import SGD, lr_scheduler
 
-from cases import (
+from rivals import (
+    DTYPES,
+    OURS,
     Case,
     Compiled,
     Copy,
@@ -27,13 +34,12 @@ from cases import (
     Schedulers,
     Start,
     Where,
+    check_lanes,
     optax_versions,
+    same,
 )
-from measure import interleave, machine
-from scenarios import DTYPES, PATIENCE, bytes_a_lane, check_lanes, same, scenario
-from torch_plateau import ReduceLROnPlateau
-
-DEFAULT_OUT = Path(__file__).parent / "results" / "cpu.json"
+from timing import NEVER, PATIENCE, RESULTS, bytes_a_lane, machine, on_host, scenario, write
+from torch_plateau import PlateauLanes, ReduceLROnPlateau
 
 Row = dict[str, Any]
 
@@ -90,7 +96,7 @@ def build(cls: type, groups: int, **settings: Any) -> Any:
 
 def drop_in(rounds: int, burst: float) -> Iterator[Row]:
     """Time the drop-in against torch's class."""
-    classes = {"torch-plateau": ReduceLROnPlateau, "torch": lr_scheduler.ReduceLROnPlateau}
+    classes = {OURS: ReduceLROnPlateau, "torch": lr_scheduler.ReduceLROnPlateau}
     for metric, make in METRICS.items():
         for groups in (1, 10):
             for name in ("quiet", "cut"):
@@ -100,7 +106,7 @@ def drop_in(rounds: int, burst: float) -> Iterator[Row]:
                     for rival, cls in classes.items()
                 }
                 where = {"table": "drop-in", "metric": metric, "groups": groups, "scenario": name}
-                yield from rows(where, interleave(calls, rounds, burst))
+                yield from rows(where, on_host(calls, rounds, burst))
 
 
 # -- lanes ----------------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ def lanes(
             "settings": "per lane" if per_lane else "uniform",
             "scenario": name,
         }
-        yield from rows(where, interleave(calls, rounds, burst))
+        yield from rows(where, on_host(calls, rounds, burst))
 
 
 # -- bandwidth ------------------------------------------------------------------------------------
@@ -163,8 +169,64 @@ def bandwidth(n: int, rounds: int, burst: float) -> Iterator[Row]:
                 "scenario": name,
                 "bytes_a_lane": traffic // n,
             }
-            for row in rows(where, interleave(calls, rounds, burst)):
+            for row in rows(where, on_host(calls, rounds, burst)):
                 yield {**row, "gb_per_s": round(traffic / row["median_us"] / 1e3, 1)}
+
+
+# -- optional parts -------------------------------------------------------------------------------
+
+OFF = {
+    name: each.default
+    for name, each in inspect.signature(PlateauLanes).parameters.items()
+    if each.default is not inspect.Parameter.empty
+}
+PLAIN: dict[str, dict[str, Any]] = {"plain": {}, "plain again": {}, "every part named as off": OFF}
+PARTS: dict[str, dict[str, Any]] = {
+    "atol": {"atol": 0.1},
+    "counting optax": {"counting": "optax"},
+    "counting keras": {"counting": "keras"},
+    "nan skip": {"nan": "skip"},
+    "rel_safe": {"threshold_mode": "rel_safe"},
+    "initial_patience": {"initial_patience": 10**6},
+    "smoothing": {"smoothing": 0.9},
+    "accumulate 4": {"accumulate": 4},
+    "window 8": {"window": 8},
+    "max_reductions": {"max_reductions": 100},
+    "patience_at_min": {"patience_at_min": 100},
+    "warm-up": {"warmup_steps": 10**6},
+    "events": {"events": 1},
+    "all of them": {
+        "nan": "skip",
+        "smoothing": 0.9,
+        "accumulate": 4,
+        "window": 8,
+        "max_reductions": 100,
+        "patience_at_min": 100,
+        "warmup_steps": 10**6,
+        "events": 1,
+    },
+}
+
+
+def optional_parts(quick: bool) -> Iterator[Row]:
+    """Time quiet steps of float64 lanes; ``ratio`` is the median over that of plain lanes."""
+    rounds, burst = (9, 0.001) if quick else (41, 0.004)
+    for n in (16, 4_096) if quick else (16, 4_096, 1_000_000):
+        metrics, every = torch.ones(n, dtype=torch.float64), torch.ones(n, dtype=torch.bool)
+        calls: dict[str, Any] = {
+            name: (PlateauLanes(n, 0.1, **{**keywords, "patience": NEVER}).step, metrics)
+            for name, keywords in {**PLAIN, **PARTS}.items()
+        }
+        masked = PlateauLanes(n, 0.1, patience=NEVER)
+
+        def step_masked(given: Tensor, lanes: PlateauLanes = masked, mask: Tensor = every) -> None:
+            lanes.step(given, mask)
+
+        calls["a mask"] = (step_masked, metrics)
+        times = on_host(calls, rounds, burst)
+        for name, figures in times.items():
+            ratio = float(f"{figures['median_us'] / times['plain']['median_us']:.3g}")
+            yield {"lanes": n, "with": name, **figures, "ratio": ratio}
 
 
 # -- all of it ------------------------------------------------------------------------------------
@@ -172,18 +234,18 @@ def bandwidth(n: int, rounds: int, burst: float) -> Iterator[Row]:
 
 def rows(where: Row, times: dict[tuple[str, str], dict[str, float]]) -> Iterator[Row]:
     """Yield a row a competitor; ``ratio`` is its median over ours in the same group."""
-    ours = times["torch-plateau", ""]["median_us"]
+    ours = times[OURS, ""]["median_us"]
     for (rival, variant), figures in times.items():
         ratio = float(f"{figures['median_us'] / ours:.3g}")
         yield {**where, "rival": rival, "variant": variant, **figures, "ratio": ratio}
     print("  ", *(str(value) for key, value in where.items() if key != "table"), flush=True)
 
 
-def check(quick: bool, compiled: bool = True) -> Row:
+def check(quick: bool) -> Row:
     """Run every equality check."""
 
     def competitors(rule: Rule, start: Start) -> list[Case]:
-        return [*vectorised(rule, start, compiled), Schedulers(rule, start, "tolist")]
+        return [*vectorised(rule, start), Schedulers(rule, start, "tolist")]
 
     dtypes = ["f32"] if quick else list(DTYPES)
     steps = 0
@@ -256,41 +318,57 @@ def not_run(versions: Row) -> list[Row]:
     return left
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="JSON to write (default results/cpu.json)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a few cases; written only where --out says"
-    )
-    options = parser.parse_args()
-    out = options.out or (None if options.quick else DEFAULT_OUT)
-    torch.set_num_threads(1)
-    torch._inductor.config.compile_threads = 1
-
+def rivals_run(quick: bool) -> Row:
+    """Check, time and return everything but the optional parts."""
     began = time.perf_counter()
     on = machine()
     versions = optax_versions()
     on.update(versions)
     print("checking that all decide alike")
-    checks = check(options.quick)
-    results = list(measure(options.quick, versions["optax"] is not None))
+    checks = check(quick)
+    results = list(measure(quick, versions["optax"] is not None))
     report = {
         "machine": on,
-        "quick": options.quick,
+        "quick": quick,
         "checks": checks,
         "not_run": not_run(versions),
         "seconds": round(time.perf_counter() - began),
         "rows": results,
     }
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for row in results:
-        if row["ratio"] < 1.3 and row["rival"] not in ("torch-plateau", "plain copy"):
+        if row["ratio"] < 1.3 and row["rival"] not in (OURS, "plain copy"):
             hidden = ("table", "median_us", "p25_us", "p75_us", "n", "calls", "ratio")
             print(f"{row['ratio']:.2f}x", *(v for k, v in row.items() if k not in hidden))
     print(f"{len(results)} rows in {report['seconds']} s")
+    return report
+
+
+def parts_run(quick: bool) -> Row:
+    """Time and return the optional parts."""
+    report = {"machine": machine(), "rows": list(optional_parts(quick))}
+    for row in report["rows"]:
+        print(f"{row['lanes']:>9,} {row['with']:<24} {row['median_us']:>10} us {row['ratio']:>6}x")
+    return report
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--parts", action="store_true", help="what optional parts cost, instead")
+    parser.add_argument(
+        "--out", type=Path, help="JSON to write (default results/cpu.json, or options.json)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few cases; written only where --out says"
+    )
+    options = parser.parse_args()
+    full = RESULTS / ("options.json" if options.parts else "cpu.json")
+    out = options.out or (None if options.quick else full)
+    torch.set_num_threads(1)
+    torch._inductor.config.compile_threads = 1
+    report = (parts_run if options.parts else rivals_run)(options.quick)
+    if out is not None:
+        write(report, out)
 
 
 if __name__ == "__main__":
