@@ -47,6 +47,19 @@ def test_where_no_gpu_can_be_seen_it_imports_and_says_so():
     assert done.stderr.splitlines()[-1].startswith("RuntimeError: device: got 'cuda', but")
 
 
+def test_what_was_built_is_told_without_initialising_cuda(monkeypatch):
+    built = {**torch_plateau._core_build_info(), "cuda": "13.0"}
+    monkeypatch.setattr(torch_plateau, "_core_build_info", lambda: built)
+    asked = []  # in a way that initialises CUDA, after which a process must not fork
+    for name in ("is_available", "current_device", "init"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: asked.append(name))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert torch_plateau.build_info()["cuda_usable"] is True
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert torch_plateau.build_info()["cuda_usable"] is False
+    assert asked == []
+
+
 def test_torch_is_no_build_requirement():
     text = (ROOT / "pyproject.toml").read_text()
     requires = re.search(r"^requires = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)

@@ -206,3 +206,27 @@ def test_metrics_that_the_lanes_cannot_hold_are_refused_by_compiled_code(device)
     with pytest.raises(TypeError, match=r"float32 lanes cannot hold torch\.float64"):
         compiled(torch.rand(4, device=device, dtype=torch.float64))
     assert_same(lanes, lanes_for({"dtype": torch.float32}, device))
+
+
+def test_a_compiled_step_with_parts_and_masks_does_what_an_eager_one_does(device):
+    keywords = {"window": 2, "nan": "skip", "max_reductions": 3, "patience": 0, "events": 4}
+    lanes, twin = (lanes_for(keywords, device) for _ in range(2))
+    compiled = torch.compile(lanes.step, fullgraph=True, backend="aot_eager")
+    for row in noisy(30, device):
+        active = torch.rand(4).to(device) < 0.7
+        compiled(row, active)
+        twin.step(row, active)
+        assert_same(lanes, twin)
+        assert torch.equal(lanes.finished, twin.finished)
+    assert lanes.events() == twin.events()
+    assert lanes.finished.any()
+
+
+def test_a_refusal_by_the_core_is_told_in_compiled_code_too(device, monkeypatch):
+    lanes = lanes_for({}, device)
+    monkeypatch.setattr("torch_plateau.lanes.operator.readable", lambda metrics, *_: metrics[:3])
+    compiled = torch.compile(lanes.step, fullgraph=True, backend="aot_eager")
+    numbers = torch.complex(noisy(1, device)[0], noisy(1, device)[0])
+    with pytest.raises(RuntimeError, match="cannot read these metrics"):
+        compiled(numbers)
+    assert_same(lanes, lanes_for({}, device))

@@ -78,7 +78,7 @@ def _values(row: Row, text: str) -> list[Any]:
     for part in (part.strip() for part in text.split(",")):
         span = _RANGE.fullmatch(part)
         if row.words:
-            values.append(checked_word(row, part))
+            values.append(checked_word(row.name, part, row.words))
         elif whole and span:
             first, last = int(span[1]), int(span[2])
             if last < first or last - first >= MOST:

@@ -100,12 +100,12 @@ def one_metric(metrics: object) -> float:
     if isinstance(metrics, (str, bytes, bytearray)):
         _refuse(metrics, expected)
     if isinstance(metrics, Tensor):
+        if type(metrics) in (Tensor, torch.nn.Parameter) and metrics.layout == torch.strided:
+            check_readable(metrics, "metrics")  # float() would read freed memory
         if metrics.numel() != 1:
             raise ValueError(f"metrics: expected one element, got shape {tuple(metrics.shape)}")
         if metrics.is_complex():
             raise TypeError(f"metrics: expected a real number, got {metrics.dtype}")
-        if type(metrics) in (Tensor, torch.nn.Parameter) and metrics.layout == torch.strided:
-            check_readable(metrics, "metrics")  # float() would read freed memory
     try:
         return float(metrics)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

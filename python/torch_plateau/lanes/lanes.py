@@ -31,7 +31,7 @@ from .settings import (
 )
 from .state import FINISHED, IMPROVED, REDUCED, LaneState
 from .table import RATE, SETTINGS, whole_number
-from .values import brief
+from .values import brief, check_keys, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -112,13 +112,7 @@ class PlateauLanes:
         **settings: Unpack[LaneSettings],
     ) -> None:
         check_names(type(self).__name__, settings)
-        for name, value in (("n", n), ("events", events)):
-            if not whole_number(value):
-                raise ValueError(f"{name}: expected an integer of 0 or more, got {value!r}")
-        if on_reduce is not None and not callable(on_reduce):
-            raise TypeError(f"on_reduce: expected a function or None, got {kind_of(on_reduce)}")
-        device = check_device(device)
-        check_dtype(dtype)
+        device = _checked_device(n, device, dtype, events, on_reduce)
         offsets = offsets_of(n, groups)
         given = checked_settings(n, offsets, settings, dtype)
         rate = per_group(RATE, lr, n, offsets, "lr").expand(count_groups(n, offsets))
@@ -582,15 +576,12 @@ class PlateauLanes:
             "on_reduce": self._on_reduce,
         }
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        state = restored(
-            saved["state"],
-            saved["n"],
-            saved["groups"],
-            saved["events"],
-            saved["dtype"],
-            check_device(saved["device"]),
-        )
+    def __setstate__(self, saved: Any) -> None:
+        names = ("n", "device", "dtype", "events", "on_reduce")
+        check_keys("state", saved, ("state", "groups", *names))
+        device = _checked_device(*(saved[name] for name in names))
+        n, groups, events, dtype = (saved[name] for name in ("n", "groups", "events", "dtype"))
+        state = restored(saved["state"], n, groups, events, dtype, device, all_events=True)
         self._build(state, saved["on_reduce"])
 
     # -- what the core points at ------------------------------------------------------------------
@@ -665,7 +656,20 @@ class PlateauLanes:
             return
         for name, label in (("published", "lr"), ("best", "best")):
             self._handed[name].check(label)
-        self._connect(self._state, self._handed)
+        # new ones, so that who remembers one sees that its memory is another
+        handed = {name: Handed(each.tensor, each.memory) for name, each in self._handed.items()}
+        self._connect(self._state, handed)
+
+
+def _checked_device(n: Any, device: Any, dtype: Any, events: Any, on_reduce: Any) -> torch.device:
+    """Check what lanes are built with besides their settings; return where they live."""
+    for name, value in (("n", n), ("events", events)):
+        if not whole_number(value):
+            raise ValueError(f"{name}: expected an integer of 0 or more, got {shown(value)}")
+    if on_reduce is not None and not callable(on_reduce):
+        raise TypeError(f"on_reduce: expected a function or None, got {kind_of(on_reduce)}")
+    check_dtype(dtype)
+    return check_device(device)
 
 
 def _alike(before: Any, after: Any) -> bool:

@@ -21,8 +21,9 @@ def check_readable(tensor: Tensor, label: str) -> None:
             f"{label}: expected a tensor of its own; inside torch.func.vmap or grad it stands for "
             "many values: return it from the transformed function and use it outside"
         )
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{label}: expected a dense tensor, got {tensor.layout}; use .to_dense()")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        got = "a nested one" if tensor.is_nested else f"{tensor.layout}; use .to_dense()"
+        raise TypeError(f"{label}: expected a dense tensor, got {got}")
     ordinary = type(tensor) is Tensor or isinstance(tensor, torch.nn.Parameter)
     if ordinary and tensor.is_meta:
         raise ValueError(f"{label}: expected a tensor with values, got one on device meta")

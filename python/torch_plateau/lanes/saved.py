@@ -16,7 +16,7 @@ from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
 from .state import IMPROVED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STATE, Row
-from .values import brief, check_keys, checked
+from .values import check_keys, checked, shown
 
 __all__ = ["restored", "snapshot"]
 
@@ -74,19 +74,23 @@ def restored(
     capacity: int,
     dtype: torch.dtype,
     device: torch.device,
+    all_events: bool = False,
 ) -> LaneState:
     """Return the lanes of a snapshot, checked; it may lie on any device.
 
-    Raises KeyError, TypeError or ValueError, as ``PlateauLanes.load_state_dict`` documents.
+    Unless it recorded as many events as ``capacity`` says, none of them are taken over, or with
+    ``all_events`` it is refused. Raises KeyError, TypeError or ValueError, as
+    ``PlateauLanes.load_state_dict`` documents.
     """
     check_keys("state_dict", given, (*_KEYS, *_OTHER_KEYS))
     assert isinstance(given, Mapping)
-    if not _same_groups(given["groups"], groups):
+    offsets = offsets_of(n, groups)
+    counts = None if offsets is None else list(groups or [])
+    if not _same_groups(given["groups"], counts):
         raise ValueError(
-            f"state_dict['groups']: expected {brief(groups)}, got {brief(given['groups'])}"
+            f"state_dict['groups']: expected {shown(groups)}, got {shown(given['groups'])}"
         )
     check_keys("state_dict['settings']", given["settings"], SETTINGS)
-    offsets = offsets_of(n, groups)
     settings = checked_settings(n, offsets, given["settings"], dtype)
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
@@ -104,10 +108,9 @@ def restored(
         "rate": loaded["lr"],
         "published": loaded["lr"].float(),
     }
-    counts = None if offsets is None else list(groups or [])
     state = LaneState(fields, settings, counts, offsets, capacity)
     state.fields["num_steps"] = steps.expand(state.size_of(STATE["num_steps"])).clone()
-    state = _with_options(state, given["options"], int(steps))
+    state = _with_options(state, given["options"], int(steps), all_events)
     return state.to(device, dtype).settled()
 
 
@@ -124,7 +127,7 @@ def check_held(best: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
 
 
-def _with_options(state: LaneState, given: Any, steps: int) -> LaneState:
+def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) -> LaneState:
     """Return the lanes with the fields that have no other place in a snapshot."""
     label = "state_dict['options']"
     events = [name for name, row in STATE.items() if row.who == "events"]
@@ -146,8 +149,8 @@ def _with_options(state: LaneState, given: Any, steps: int) -> LaneState:
     recorded = [name for name in events if name in given]
     if recorded:
         check_keys(label, dict.fromkeys([*kept, *recorded]), ["age", *needed, *events])
-    if state.capacity and recorded:
-        fields |= _events(given, state)
+    if state.capacity and (recorded or all_events):
+        fields |= _events(given, state, all_events)
     return state.replaced(fields).complete()
 
 
@@ -164,12 +167,14 @@ def _check_window(recent: Tensor, state: LaneState) -> None:
         )
 
 
-def _events(given: Mapping[str, Any], state: LaneState) -> dict[str, Tensor]:
+def _events(given: Mapping[str, Any], state: LaneState, all_events: bool) -> dict[str, Tensor]:
     """Return recorded events, if as many are recorded here, checked against one another."""
     rows = {name: row for name, row in STATE.items() if row.who == "events"}
     first = given["events_lane"]
     size = state.size_of(rows["events_lane"])
-    if isinstance(first, Tensor) and first.ndim == 1 and len(first) != size:
+    one_row = isinstance(first, Tensor) and not first.is_nested and first.ndim == 1
+    other = one_row and len(first) != size
+    if other and not all_events:
         return {}
     found = {name: _field(given, name, row, state.size_of(row)) for name, row in rows.items()}
     if found["events_first"] > found["events_written"]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .table import SETTINGS, Row
-from .values import brief, checked, checked_words, words_of
+from .values import checked, checked_words, shown, words_of
 
 __all__ = [
     "Settings",
@@ -125,9 +125,10 @@ def offsets_of(n: int, groups: object) -> Tensor | None:
     """Return where each lane's groups begin, int64 ``(n + 1,)``; None for one group each."""
     if groups is None:
         return None
-    counts = list(groups) if isinstance(groups, Sequence) else [None]
-    if len(counts) != n or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError(f"groups: expected {n} counts of 0 or more, got {brief(groups)}")
+    counts: list[Any] = list(groups) if isinstance(groups, Sequence) else [None]
+    good = all(type(count) is int and count >= 0 for count in counts)
+    if len(counts) != n or not good or sum(counts) >= 2**53:
+        raise ValueError(f"groups: expected {n} counts of 0 or more, got {shown(groups)}")
     return torch.tensor([0, *counts], dtype=torch.int64, device="cpu").cumsum(0)
 
 

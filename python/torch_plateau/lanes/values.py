@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "checked_word",
     "checked_words",
     "codes_of",
+    "shown",
     "words_of",
 ]
 
@@ -50,7 +52,7 @@ def checked(
             raise TypeError
         values = given.detach().to("cpu", torch.float64, copy=True)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{wanted}, got {_shown(value)}") from error
+        raise TypeError(f"{wanted}, got {shown(value)}") from error
     if (values.ndim == 0 and not scalar) or (
         values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
     ):
@@ -63,11 +65,10 @@ def checked(
     return values.to(row.dtype or torch.float64)
 
 
-def checked_word(row: Row, value: object, *words: str, label: str | None = None) -> str:
-    """Check one word, of the row's or, if given, of ``words``; raises ValueError."""
-    choices = words or row.words
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{label or row.name}: expected {_or(choices)}, got {_shown(value)}")
+def checked_word(label: str, value: object, words: Sequence[str]) -> str:
+    """Return a value that is one of these words; raises ValueError, which calls it ``label``."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{label}: expected {_or(words)}, got {shown(value)}")
     return value
 
 
@@ -82,7 +83,7 @@ def checked_words(row: Row, value: object, n: int, label: str | None = None) -> 
     if isinstance(value, Tensor):
         check_readable(value, label)
         if value.dtype != torch.uint8 or value.shape != (n,):
-            raise ValueError(f"{label}: expected uint8 codes of shape ({n},), got {_shown(value)}")
+            raise ValueError(f"{label}: expected uint8 codes of shape ({n},), got {shown(value)}")
         codes = value.detach().to("cpu", copy=True)
         if (codes >= len(row.words)).any():
             raise ValueError(f"{label}: expected codes below {len(row.words)}, got {codes.max():d}")
@@ -92,7 +93,7 @@ def checked_words(row: Row, value: object, n: int, label: str | None = None) -> 
         isinstance(word, str) and word in row.words for word in words
     )
     if not isinstance(words, Sequence) or not good:
-        raise ValueError(f"{label}: expected {_or(row.words)}, got {_shown(value)}")
+        raise ValueError(f"{label}: expected {_or(row.words)}, got {shown(value)}")
     if isinstance(value, str):
         return float(row.words.index(value))
     if len(words) != n:
@@ -123,18 +124,31 @@ def check_keys(label: str, given: Any, expected: Collection[str]) -> None:
 
 
 def brief(value: Any) -> str:
-    """Show a value in one short piece of text."""
+    """Show a value of the lanes' own in one short piece of text."""
     if isinstance(value, Tensor):
         return f"[{value.min():g} .. {value.max():g}]" if value.numel() else "[]"
     if isinstance(value, list):
         return repr(value) if len(value) <= 6 else f"[{len(value)} values]"
-    return _shown(value)
+    return shown(value)
+
+
+def shown(value: Any) -> str:
+    """Show whatever was given in one short piece of text; no tensor in it is read."""
+    text = _SHOWN.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Shown(reprlib.Repr):
+    def repr1(self, value: Any, level: int) -> str:
+        if not isinstance(value, Tensor):
+            return super().repr1(value, level)
+        size = "nested" if value.is_nested else f"size={tuple(value.shape)}"
+        return f"tensor(..., {size}, dtype={value.dtype})"
+
+
+_SHOWN = _Shown()
+_SHOWN.maxstring = _SHOWN.maxother = 60
 
 
 def _or(choices: Sequence[str]) -> str:
     return " or ".join(repr(choice) for choice in choices)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

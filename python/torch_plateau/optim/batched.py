@@ -17,7 +17,7 @@ from ..lanes.readable import kind_of
 from ..lanes.saved import restored
 from ..lanes.state import LaneState
 from ..lanes.table import SETTINGS
-from ..lanes.values import check_keys
+from ..lanes.values import check_keys, shown
 from .fields import as_dict, checked_field
 from .hooks import call_after_load
 from .optimizers import checked_optimizers, rate_in, rates_of
@@ -30,7 +30,8 @@ _SETTINGS = [name for name in SETTINGS if not name.startswith("warmup_")]
 _RESULTS = ("best", "num_bad_epochs", "cooldown_counter")
 _CURES = "reset, set_lanes, copy_lanes, load_state_dict"
 _OPTIONS = {*_SETTINGS, "events"}
-_PICKLED = {"lanes", "optimizer", "_optimizers", "publish", "last_epoch"}
+_FIXED = ("lanes", "optimizer", "publish")
+_PICKLED = {*_FIXED, "_optimizers", "last_epoch"}
 
 
 class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
@@ -82,6 +83,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             of range, or ``publish="tensor"`` with an optimizer that cannot take it.
         RuntimeError: ``device`` cannot be used.
     """
+
+    _published: list[Any]  # what was put into the groups
 
     def __init__(
         self,
@@ -159,6 +162,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         reduced = self.lanes._advance(metrics)
         if reduced < 0:
             reduced = self.lanes._step_again(reduced, metrics, fetch=True)
+            self._adopt_if_replaced()
         # past __setattr__, which would take as long as many a step
         self.__dict__["last_epoch"] = self.last_epoch + 1 if epoch is None else epoch
         if self.publish == "float" and (reduced or self._version != _version_of(self._vector)):
@@ -188,9 +192,12 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     def _publish(self) -> None:
         """Write the lanes' rates where the optimizers read them, and remember those objects."""
         groups = self._groups()
-        self._vector = self.lanes.lr
+        with self.lanes._core:
+            self.lanes._take_moved()
+        handed = self.lanes._handed["published"]
         if self.publish == "tensor":
-            rates: list[Any] = list(self._vector.unbind())
+            here = self.__dict__.get("_handed") is handed  # and so the views are good
+            rates: list[Any] = self._published if here else list(handed.tensor.unbind())
         else:
             rates = self.lanes.lr_master.tolist()
             for i, group in enumerate(groups):  # an unchanged rate stays the user's own object
@@ -198,13 +205,13 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
                     rates[i] = group["lr"]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
-        self._published = rates
+        self._published, self._handed, self._vector = rates, handed, handed.tensor
         self._version = _version_of(self._vector)
 
     def _adopt_if_replaced(self) -> None:
         if not _core.same_rates(self._optimizers, self._published):
             self._adopt()
-        elif self._vector is not self.lanes.lr:  # the lanes were moved to another device
+        elif self._handed is not self.lanes._handed["published"]:  # lr is elsewhere now
             self._publish()
 
     def _adopt(self) -> None:
@@ -231,13 +238,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         return settings[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute: a setting reaches the lanes, and a mistyped name is refused."""
+        """Set a setting, which reaches the lanes, or ``last_epoch``; other names are refused.
+
+        A subclass may have attributes of its own.
+        """
         if name in _SETTINGS and "lanes" in self.__dict__:
             self.lanes._set_settings(**{name: value})
             return
         if name in _RESULTS:
             raise AttributeError(f"{name}: cannot be set here; use the methods of lanes: {_CURES}")
-        # a subclass may have attributes of its own
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{name}: cannot be set; build a new scheduler")
         mine = type(self) is BatchedReduceLROnPlateau and not name.startswith("_")
         if mine and name not in _PICKLED and not hasattr(type(self), name):
             raise AttributeError(f"{name}: expected one of the settings, {_SETTINGS}")
@@ -297,7 +308,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
-        remade = ("_vector", "_version", "_published", "_hooks")
+        remade = ("_handed", "_vector", "_version", "_published", "_hooks")
         return {name: value for name, value in self.__dict__.items() if name not in remade}
 
     def __setstate__(self, state: Any) -> None:
@@ -323,7 +334,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
 def _check_publish(value: object, *allowed: str | None) -> None:
     if not any(value is each or (isinstance(value, str) and value == each) for each in allowed):
-        raise ValueError(f"publish: expected 'float', 'tensor' or None, got {value!r}")
+        raise ValueError(f"publish: expected 'float', 'tensor' or None, got {shown(value)}")
 
 
 def _version_of(tensor: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import check_readable, kind_of
 from ..lanes.selection import Which, chosen
-from ..lanes.values import check_keys
+from ..lanes.values import check_keys, checked_word
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rates
 
@@ -65,15 +65,10 @@ class LaneBest:
             raise TypeError(
                 f"lanes: expected PlateauLanes or a ReduceLROnPlateau, got {kind_of(lanes)}{cure}"
             )
-        if on_cut not in ("keep", "rollback"):
-            raise ValueError(f"on_cut: expected 'keep' or 'rollback', got {on_cut!r}")
         self.lanes = lanes
-        self.on_cut = on_cut
+        self.on_cut = checked_word("on_cut", on_cut, ("keep", "rollback"))
         self._params = _named(params)
-        for name, param in self._params.items():
-            check_readable(param, f"params[{name!r}]")
-            if isinstance(lanes, PlateauLanes):
-                _check_stacked(f"params[{name!r}]", param, lanes)
+        self._check_size()
         self._best = {name: param.detach().clone() for name, param in self._params.items()}
         self._seen = None if isinstance(lanes, PlateauLanes) else _seen(lanes)
 
@@ -197,8 +192,13 @@ def _named(params: Any) -> dict[str, Tensor]:
     for name, param in named.items():
         if not isinstance(name, str):
             raise TypeError(f"params: expected names that are strings, got {name!r}")
+        label = f"params[{name!r}]"
         if not isinstance(param, Tensor):
-            raise TypeError(f"params[{name!r}]: expected a tensor, got {kind_of(param)}")
+            raise TypeError(f"{label}: expected a tensor, got {kind_of(param)}")
+        check_readable(param, label)
+        axes = zip(param.shape, param.stride(), strict=True)
+        if any(size > 1 and step == 0 for size, step in axes):
+            raise ValueError(f"{label}: expected a place for each element, got an expanded tensor")
     return named
 
 

@@ -25,16 +25,8 @@ from .schedules import check_schedule, restored_on_error
 __all__ = ["Composed"]
 
 _STATE_KEYS = ("schedules", "plateau", "rates", "scale", "min_lr")
-_PICKLED = (
-    "schedules",
-    "plateau",
-    "optimizer",
-    "_optimizers",
-    "_plain",
-    "_rates",
-    "_floors",
-    "_seen",
-)
+_FIXED = ("schedules", "plateau", "optimizer")
+_PICKLED = {*_FIXED, "_optimizers", "_plain", "_rates", "_floors"}
 # What the plateau would take for floors of the scale.
 _FLOORS = ("min_lrs", "default_min_lr")
 
@@ -65,7 +57,7 @@ class Composed(TorchPlateau):
         self.optimizer = plateau.optimizer
         self._optimizers = optimizers_of(plateau)
         groups = self._groups()
-        self._plain = [
+        self._plain: list[Any] = [
             each if isinstance(each, Tensor) else float(each) for each in rates_of(groups)
         ]
         if isinstance(plateau, BatchedReduceLROnPlateau):  # its tensors become the scales
@@ -259,9 +251,10 @@ class Composed(TorchPlateau):
         return getattr(self.plateau, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute of its own, or one of the plateau's."""
-        own = name.startswith("_") or name in _PICKLED or hasattr(type(self), name)
-        if own:
+        """Set ``min_lr``, or what can be set on the plateau; other names are refused."""
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{name}: cannot be set; compose again")
+        if name in _FIXED or name.startswith("_") or hasattr(type(self), name):
             super().__setattr__(name, value)
         elif name in _FLOORS or not hasattr(self.plateau, name):
             raise AttributeError(f"{name}: expected min_lr or a setting of the plateau")
@@ -281,24 +274,28 @@ class Composed(TorchPlateau):
             self._write()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        self._check()  # what is restored cannot tell any more
+        return {name: value for name, value in self.__dict__.items() if name != "_seen"}
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
-        if not given.keys() >= set(_PICKLED):
-            raise KeyError(f"state: missing keys {sorted(set(_PICKLED) - given.keys())}")
+        if not given.keys() >= _PICKLED:
+            raise KeyError(f"state: missing keys {sorted(_PICKLED - given.keys())}")
         plateau, schedules = given["plateau"], items_of(given["schedules"], "schedules")
         if not isinstance(plateau, (ReduceLROnPlateau, BatchedReduceLROnPlateau)):
             raise TypeError(f"plateau: expected a plateau, got {kind_of(plateau)}")
         optimizers = checked_optimizers(given["_optimizers"])
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        for name in ("_plain", "_rates"):
-            for i, rate in enumerate(items_of(given[name], name, len(groups))):
-                checked_rate(RATE, rate, f"{name}[{i}]")
+        plain, rates = (items_of(given[name], name, len(groups)) for name in ("_plain", "_rates"))
+        given["_plain"] = [checked_rate(RATE, each, f"_plain[{i}]") for i, each in enumerate(plain)]
+        for i, (each, rate) in enumerate(zip(plain, rates, strict=True)):
+            checked_rate(RATE, rate, f"_rates[{i}]")
+            if isinstance(each, Tensor) is not isinstance(rate, Tensor):
+                raise TypeError(f"_rates[{i}]: expected {kind_of(each)}, got {kind_of(rate)}")
         for i, schedule in enumerate(items_of(schedules, "schedules", len(optimizers))):
             if not isinstance(schedule, LRScheduler) or schedule.optimizer is not optimizers[i]:
                 raise TypeError(f"schedules[{i}]: expected one of its optimizer")
-        items_of(given["_seen"], "_seen", len(schedules))
         checked(SETTINGS["min_lr"], given["_floors"], len(groups), label="min_lr")
         self.__dict__.update(given)
+        self._seen = self._fingerprints()
         self._attach()

@@ -54,17 +54,17 @@ def checked_field(name: str, value: Any, label: str | None = None) -> Any:
     if name in IN_CORE:
         return checked(IN_CORE[name], value, label=label).item()
     if name in GATE:
-        row = SETTINGS[name]
-        if row.words:
-            return checked_word(row, value, *GATE[name], label=label)
-        return checked(row, value, label=label).item()
+        if GATE[name]:
+            return checked_word(label, value, GATE[name])
+        return checked(SETTINGS[name], value, label=label).item()
     if name in _NUMBERS:
         return _number(_NUMBERS[name], value, label)
     if name == "default_min_lr":
         return None if value is None else _number(RATES, value, label)
     if name == "min_lrs":
         floors = items_of(value, label)
-        return [_number(RATES, each, f"{label}[{i}]") for i, each in enumerate(floors)]
+        numbers = checked(RATES, floors, len(floors), label=label).tolist()
+        return [_kept(given, found) for given, found in zip(floors, numbers, strict=True)]
     if name == "mode_worse":  # which follows from the mode
         if type(value) is not float or not math.isinf(value):
             raise ValueError(f"{label}: expected inf or -inf, got {kind_of(value)}")
@@ -147,5 +147,9 @@ def items_of(value: Any, label: str, count: int | None = None) -> list[Any]:
 
 
 def _number(row: Row, value: Any, label: str) -> Any:
-    found = checked(row, value, label=label).item()
-    return value if type(value) in (float, int) else found
+    return _kept(value, checked(row, value, label=label).item())
+
+
+def _kept(given: Any, number: Any) -> Any:
+    """Return a number as the user's own object, where that is a float or an int."""
+    return given if type(given) in (float, int) else number

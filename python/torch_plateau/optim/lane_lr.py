@@ -18,6 +18,7 @@ from torch.optim import (
     RAdam,
     RMSprop,
 )
+from torch.utils.hooks import RemovableHandle
 
 from ..lanes.lanes import PlateauLanes
 
@@ -51,7 +52,8 @@ class LaneLR:
 
     Rates are read from ``lanes`` at every step, in the parameter's own precision: float64
     parameters get the float64 master. Nothing synchronises, and with an optimizer that can be
-    captured in a CUDA graph (``capturable=True`` for most) the whole step can.
+    captured in a CUDA graph (``capturable=True`` for most) the whole step can. A copy or a pickle
+    needs the LaneLR itself: those of an optimizer alone do not carry it.
 
     Args:
         optimizer: Holds the stacked parameters; every group's ``lr`` must be 1 and stay so.
@@ -76,10 +78,11 @@ class LaneLR:
                 "optimizer: expected one without a LaneLR, got one that has it already"
             )
         self.lanes = lanes
+        self._optimizer = optimizer
         self._old: dict[Tensor, Tensor] = {}
         self._stepping: list[Tensor] = []
         self._check(optimizer)
-        self._hooks = (
+        self._hooks: tuple[RemovableHandle, ...] = (
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         )
@@ -88,6 +91,15 @@ class LaneLR:
         """Detach from the optimizer."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"optimizer": self._optimizer, "lanes": self.lanes, "attached": bool(self._hooks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LaneLR.__init__(self, state["optimizer"], state["lanes"])
+        if not state["attached"]:
+            self.remove()
 
     def _check(self, optimizer: Optimizer) -> None:
         """Check groups and parameters; those added later are checked at their first step."""

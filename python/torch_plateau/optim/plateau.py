@@ -196,19 +196,28 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
         As in torch, rates are not written: they come back with the optimizer; and what is not in
         the state stays. Raises KeyError, TypeError or ValueError, with nothing changed, for keys
-        that neither class writes (attributes that a subclass has now are known), values out of
-        range, and floors that are not one for each param group.
+        that neither class writes (other attributes are known where this object, or its subclass,
+        has them already), values out of range, and floors that are not one for each param group.
         """
         self._take(self._checked(state_dict))
 
     def _checked(self, state_dict: Any) -> dict[str, Any]:
         """Return the attributes that a state brings, with a lane of their own."""
         given = as_dict("state_dict", state_dict)
+        given.pop("verbose", None)  # which torch before 2.7 saved
         own = ReduceLROnPlateau.state_dict(self)
-        unknown = sorted(map(str, given.keys() - own.keys()))
+        unknown = [name for name in given.keys() - own.keys() if not self._has_added(name)]
         if unknown:
-            raise KeyError(f"state_dict: unknown keys {unknown}; expected some of {sorted(own)}")
+            raise KeyError(
+                f"state_dict: unknown keys {sorted(map(str, unknown))}; expected some of "
+                f"{sorted(own)}"
+            )
         return _attributes({**own, **given}, given, self.optimizer)
+
+    def _has_added(self, name: object) -> bool:
+        """Whether this is an attribute that a subclass gives every object."""
+        mine = isinstance(name, str) and hasattr(type(self), name)
+        return mine and not hasattr(ReduceLROnPlateau, str(name))
 
     def _take(self, attributes: dict[str, Any]) -> None:
         self.__dict__.update(attributes)

@@ -39,7 +39,7 @@ def take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:
         hook.remove(plateau)
     one = isinstance(plateau.optimizer, Optimizer)
     plateau._optimizers = [Scales(len(each.param_groups)) for each in plateau._optimizers]
-    plateau.optimizer = plateau._optimizers[0] if one else plateau._optimizers  # type: ignore[assignment]
+    plateau.__dict__["optimizer"] = plateau._optimizers[0] if one else plateau._optimizers
     plateau.load_state_dict(state)
     plateau._attach()
     return floors.tolist()
