@@ -79,7 +79,7 @@ def cpp(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure, write benchmarks/results/*.json and the README's table."""
+    """Measure, write benchmarks/results/cpu.json and the README's table."""
     install(session, ".", "numpy")
-    session.run("python", "benchmarks/run.py", *session.posargs)
-    session.run("python", "benchmarks/table.py")
+    session.run("python", "benchmarks/step.py", *session.posargs)
+    session.run("python", "benchmarks/tables.py")

@@ -51,7 +51,7 @@ rm -f "$out/gpu_check.json" "$out/gpu.json" "$out/pytest.xml"
 finish() {
   local status=$?
   trap - EXIT
-  "$python" benchmarks/gpu_report.py report "$out" --status "$status" --commit "$commit" || status=1
+  "$python" .ci/gpu_report.py report "$out" --status "$status" --commit "$commit" || status=1
   rm -rf "$work"
   exit "$status"
 }
@@ -133,12 +133,12 @@ if passed install; then
   while IFS=$'\t' read -r file modules; do
     ignored+=("--ignore=$file")
     skip "$file" "needs $modules"
-  done < <("$python" benchmarks/gpu_report.py missing)
+  done < <("$python" .ci/gpu_report.py missing)
   export TORCH_PLATEAU_REQUIRE_CUDA=1
   step pytest 220 "$python" -m pytest -p no:cacheprovider --durations=10 \
     --junitxml="$out/pytest.xml" ${ignored[@]+"${ignored[@]}"}
   if passed pytest; then
-    step pytest_skips 20 "$python" benchmarks/gpu_report.py skips "$out"
+    step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
   else
     skip pytest_skips "pytest did not pass"
   fi
