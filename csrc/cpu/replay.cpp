@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -79,8 +80,8 @@ struct Tile {
       shift[i] = gate.shift;
       maximize[i] = gate.maximize;
       clock[i] = i < count ? lanes.state.clock[lane] : 0;
-      borne[i] = i < count ? plateau::borne(settings.patience[lane], settings.counting[lane])
-                           : kBearsAll;
+      borne[i] =
+          i < count ? plateau::borne(settings.patience[lane], settings.counting[lane]) : kBearsAll;
       cooldown[i] = settings.cooldown[lane];
       room[i] = kReduced;
       marks[i] = improved[i] = 0;
@@ -160,8 +161,8 @@ PLATEAU_INLINE void cut_marked(const Lanes& lanes, Tile<T>& tile, std::int32_t s
   for (int k = 0; k < count; ++k) {
     const int i = found[k];
     const std::int64_t lane = tile.begin + i;
-    const int bits = end_fire(lanes, lane, lanes.age(lane) + step, cut_lane(lanes, lane),
-                              tile.clock[i]);
+    const int bits =
+        end_fire(lanes, lane, lanes.age(lane) + step, cut_lane(lanes, lane), tile.clock[i]);
     tile.room[i] = bits & kReduced;
     tile.marks[i] = (tile.marks[i] & ~kReduced) | bits;
     if (bits & kReduced) tile.tallies[i].cut(step, tile.improved[i]);

@@ -43,8 +43,8 @@ const S* array_of(const Setting<S>& setting, std::int64_t begin, const S* same) 
   return setting.each ? setting.each + begin : same;
 }
 
-/// The settings that make a gate, repeated for a block where they are one for all lanes. Filled only
-/// where some of them are one per lane.
+/// The settings that make a gate, repeated for a block where they are one for all lanes. Filled
+/// only where some of them are one per lane.
 struct Repeated {
   explicit Repeated(const Lanes& lanes) noexcept {
     if (lanes.one_gate) return;
@@ -119,7 +119,8 @@ struct Fired {
 };
 
 /// Writes down which lanes of a block fired, and asks for the memory that cutting them will touch:
-/// rates are cold, and a handful of misses for every lane in turn would cost more than all the rest.
+/// rates are cold, and a handful of misses for every lane in turn would cost more than all the
+/// rest.
 void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired) noexcept {
   const State& state = lanes.state;
   const std::uint8_t* outcome = state.outcome + begin;
@@ -161,8 +162,8 @@ std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
 }
 
 /// The rates of a chunk of which many lanes fired, all by the same settings and with one rate each:
-/// cut in vector passes over elements of one width. Lanes that did not fire, or whose rate could not
-/// be lowered, keep theirs as it is in memory. reduced[i] = 1 where a rate was lowered.
+/// cut in vector passes over elements of one width. Lanes that did not fire, or whose rate could
+/// not be lowered, keep theirs as it is in memory. reduced[i] = 1 where a rate was lowered.
 PLATEAU_INLINE void cut_rates(const Lanes& lanes, std::int64_t begin, int count,
                               const std::int32_t* __restrict marks,
                               std::int64_t* __restrict reduced) {

@@ -8,8 +8,7 @@ namespace plateau {
 namespace {
 
 template <class T>
-Stepped step_each(const Lanes& lanes, const Metrics& metrics,
-                  const std::uint8_t* active) noexcept {
+Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active) noexcept {
   Stepped done;
   for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
     int outcome = 0;

@@ -6,9 +6,10 @@
 
 #include "plateau/metric.hpp"
 
-// One binary, the best vector unit of the machine it runs on: the loader picks the clone.
+// One binary, the best vector unit of the machine it runs on: the loader picks the clone, which is
+// before ThreadSanitizer is ready for what it picks with.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-    __GNUC__ >= 12
+    __GNUC__ >= 12 && !defined(__SANITIZE_THREAD__)
 #define PLATEAU_MULTIVERSION \
   __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else

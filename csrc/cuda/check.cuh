@@ -41,17 +41,18 @@ inline void check_driver(CUresult status, const char* call) {
                            std::to_string(static_cast<int>(status)));
 }
 
-/// Makes `device`, on which there is memory, current for as long as it lives. On a thread that never
-/// used CUDA no device is current but number 0 by name: to set that one again afterwards would make a
-/// context on it, some 500 MB. So the device's own context is pushed over whatever there is, and
-/// popped again.
+/// Makes `device`, on which there is memory, current for as long as it lives. On a thread that
+/// never used CUDA no device is current but number 0 by name: to set that one again afterwards
+/// would make a context on it, some 500 MB. So the device's own context is pushed over whatever
+/// there is, and popped again.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
     int before = 0;
     PLATEAU_CUDA(cudaGetDevice(&before));
     if (before == device) return;
-    static const auto retain = driver<CUresult (*)(CUcontext*, CUdevice)>("cuDevicePrimaryCtxRetain");
+    static const auto retain =
+        driver<CUresult (*)(CUcontext*, CUdevice)>("cuDevicePrimaryCtxRetain");
     static const auto push = driver<CUresult (*)(CUcontext)>("cuCtxPushCurrent");
     static const auto pop = driver<CUresult (*)(CUcontext*)>("cuCtxPopCurrent");
     static const auto release = driver<CUresult (*)(CUdevice)>("cuDevicePrimaryCtxRelease");

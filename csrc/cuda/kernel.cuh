@@ -200,8 +200,8 @@ __global__ void __launch_bounds__(kGroupThreads)
       const int owner = owner_of(offsets, range.count, group);
       if (!(asked[owner] & (kAskCut | kAskWarmUp))) continue;
       const std::int64_t owned = range.begin + owner;
-      const int bits = step_group<T>(lanes, owned, group, lanes.age(owned) + 1, asked[owner],
-                                     values[owner]);
+      const int bits =
+          step_group<T>(lanes, owned, group, lanes.age(owned) + 1, asked[owner], values[owner]);
       if (bits) atomicOr(&done[owner], bits);
     }
     __syncthreads();

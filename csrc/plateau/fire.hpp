@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// WHAT A LANE THAT FIRES DOES, in memory, and the same on every device: cut its rates, set its clock
-// back, count. Every loop and kernel ends here.
+// WHAT A LANE THAT FIRES DOES, in memory, and the same on every device: cut its rates, set its
+// clock back, count. Every loop and kernel ends here.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +47,8 @@ PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept 
   return reduced;
 }
 
-/// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered, its
-/// counts. `step` is the lane's own number of this step, from 1. Returns Outcome bits.
+/// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered,
+/// its counts. `step` is the lane's own number of this step, from 1. Returns Outcome bits.
 PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
                                bool reduced, std::int32_t& clock) noexcept {
   clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // One lane, one step: what happens to it, in the order in which it does. The same on every device.
-// Plain lanes have vector loops of their own for the first half; what those cannot tell (why) and do
-// not have (optional parts) is here.
+// Plain lanes have vector loops of their own for the first half; what those cannot tell (why) and
+// do not have (optional parts) is here.
 #pragma once
 
 #include <cstdint>

@@ -62,8 +62,8 @@ PLATEAU_HD inline std::int32_t tick_keras(std::int32_t clock, bool improved) noe
   return clock < 0 ? 1 : clock < static_cast<std::int32_t>(kMost) ? clock + 1 : clock;
 }
 
-/// The bad steps that are borne. Keras and optax cut on bad step number `patience`, and on the first
-/// for 0; torch on the one after it.
+/// The bad steps that are borne. Keras and optax cut on bad step number `patience`, and on the
+/// first for 0; torch on the one after it.
 PLATEAU_HD inline std::int32_t borne(std::int32_t patience, std::uint8_t counting) noexcept {
   return patience - ((counting != kTorch) & (patience > 0));
 }

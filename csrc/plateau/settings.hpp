@@ -64,16 +64,15 @@ constexpr unsigned kNever = 0, kAnyOther = ~0U;
 constexpr std::int32_t kAsPatience = -1;
 constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
 
-// name, type (a word's is std::uint8_t), of what there is one, what it is unless told (to users None
-// where it lies outside its domain), words or domain, which values need optional parts, help.
+// name, type (a word's is std::uint8_t), of what there is one, what it is unless told (to users
+// None where it lies outside its domain), words or domain, which values need optional parts, help.
 #define PLATEAU_SETTINGS(X)                                                                        \
   X(mode, std::uint8_t, kLane, kMin, kModes, kNever,                                               \
     "Whether lower (min) or higher (max) metrics are better.")                                     \
   X(factor, double, kLane, 0.1, kInside, kNever, "What a cut multiplies the rate by.")             \
   X(patience, std::int32_t, kLane, 10, kCounts, kNever,                                            \
     "Bad steps in a row that are borne; the next one cuts.")                                       \
-  X(threshold, double, kLane, 1e-4, kFinite, kNever,                                               \
-    "How much better a metric must be to count.")                                                  \
+  X(threshold, double, kLane, 1e-4, kFinite, kNever, "How much better a metric must be to count.") \
   X(threshold_mode, std::uint8_t, kLane, kRel, kThresholdModes, 1U << kRelSafe,                    \
     "What the threshold is a share of: best (rel), nothing (abs), or the size of best (rel_safe: " \
     "right for negative metrics, where rel is not).")                                              \

@@ -46,33 +46,33 @@ constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
 //
 // A lane's age, the steps that it took, is num_steps - born: steps that pass a lane by are added to
 // `born`, so those that do not cost nothing. Its best begins as the worst there is of its mode.
-#define PLATEAU_STATE(X)                                             \
-  X(best, Best, kLane, 0, kNumbers, always)                          \
-  X(clock, std::int32_t, kLane, 0, kClocks, always)                  \
-  X(outcome, std::uint8_t, kLane, 0, kOutcomes, always)              \
-  X(num_reductions, std::int32_t, kLane, 0, kCounts, always)         \
-  X(last_reduction, std::int64_t, kLane, 0, kSteps, always)          \
-  X(born, std::int64_t, kLane, 0, kAges, always)                     \
-  X(num_steps, std::int64_t, kCount, 0, kSteps, always)              \
-  X(start_rate, double, kGroup, 0, kHeld, always)                    \
-  X(rate, double, kGroup, 0, kHeld, always)                          \
-  X(published, float, kGroup, 0, kHeld, always)                      \
-  X(flags, std::uint8_t, kLane, 0, kFlags, parts)                    \
-  X(at_min_steps, std::int32_t, kLane, 0, kCounts, patience_at_min)  \
-  X(total, double, kLane, 0, kAnything, accumulate)                  \
-  X(taken, std::int32_t, kLane, 0, kCounts, accumulate)              \
-  X(pushed, std::int64_t, kLane, 0, kSteps, window)                  \
-  X(recent, double, kWindow, 0, kNumbers, window)                    \
-  X(smooth, double, kLane, 0, kFinite, smoothing)                    \
-  X(smooth_rest, double, kLane, 1, kUnit, smoothing)                 \
-  X(events_written, std::int64_t, kBatch, 0, kSteps, events)         \
-  X(events_first, std::int64_t, kBatch, 0, kSteps, events)           \
-  X(events_lane, std::int64_t, kEvent, 0, kSteps, events)            \
-  X(events_group, std::int64_t, kEvent, 0, kSteps, events)           \
-  X(events_step, std::int64_t, kEvent, 0, kSteps, events)            \
-  X(events_old_rate, double, kEvent, 0, kAnything, events)           \
-  X(events_new_rate, double, kEvent, 0, kAnything, events)           \
-  X(events_metric, double, kEvent, 0, kAnything, events)             \
+#define PLATEAU_STATE(X)                                            \
+  X(best, Best, kLane, 0, kNumbers, always)                         \
+  X(clock, std::int32_t, kLane, 0, kClocks, always)                 \
+  X(outcome, std::uint8_t, kLane, 0, kOutcomes, always)             \
+  X(num_reductions, std::int32_t, kLane, 0, kTallies, always)       \
+  X(last_reduction, std::int64_t, kLane, 0, kSteps, always)         \
+  X(born, std::int64_t, kLane, 0, kAges, always)                    \
+  X(num_steps, std::int64_t, kCount, 0, kSteps, always)             \
+  X(start_rate, double, kGroup, 0, kHeld, always)                   \
+  X(rate, double, kGroup, 0, kHeld, always)                         \
+  X(published, float, kGroup, 0, kHeld, always)                     \
+  X(flags, std::uint8_t, kLane, 0, kFlags, parts)                   \
+  X(at_min_steps, std::int32_t, kLane, 0, kCounts, patience_at_min) \
+  X(total, double, kLane, 0, kAnything, accumulate)                 \
+  X(taken, std::int32_t, kLane, 0, kCounts, accumulate)             \
+  X(pushed, std::int64_t, kLane, 0, kSteps, window)                 \
+  X(recent, double, kWindow, 0, kNumbers, window)                   \
+  X(smooth, double, kLane, 0, kFinite, smoothing)                   \
+  X(smooth_rest, double, kLane, 1, kUnit, smoothing)                \
+  X(events_written, std::int64_t, kBatch, 0, kSteps, events)        \
+  X(events_first, std::int64_t, kBatch, 0, kSteps, events)          \
+  X(events_lane, std::int64_t, kEvent, 0, kSteps, events)           \
+  X(events_group, std::int64_t, kEvent, 0, kSteps, events)          \
+  X(events_step, std::int64_t, kEvent, 0, kSteps, events)           \
+  X(events_old_rate, double, kEvent, 0, kAnything, events)          \
+  X(events_new_rate, double, kEvent, 0, kAnything, events)          \
+  X(events_metric, double, kEvent, 0, kAnything, events)            \
   X(events_best, double, kEvent, 0, kAnything, events)
 
 /// Pointers to the fields; null for those that these lanes do not have. Nothing here is owned.

@@ -51,7 +51,8 @@ void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* str
 void step_lanes_cuda(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
                      int device, void* stream);
 
-/// @brief Load the kernels onto `device`, so that the first step or replay may be one that is captured.
+/// @brief Load the kernels onto `device`, so that the first step or replay may be one that is
+/// captured.
 /// @throw std::runtime_error as step_cuda()
 void prepare_cuda(int device);
 

@@ -12,19 +12,19 @@
 
 namespace plateau {
 
-/// Describe `array` without taking a reference: valid while the caller holds the array, and until it
-/// runs Python code. False, with no Python error set, when it has no exchange API or cannot be read in
-/// place (sparse, a vmap wrapper): the caller explains or converts. A lazily negated view is described
-/// with the wrong sign.
+/// Describe `array` without taking a reference: valid while the caller holds the array, and until
+/// it runs Python code. False, with no Python error set, when it has no exchange API or cannot be
+/// read in place (sparse, a vmap wrapper): the caller explains or converts. A lazily negated view
+/// is described with the wrong sign.
 bool describe(pybind11::handle array, DLTensor& out) noexcept;
 
 /// The same, and false for a lazily negated view too, which costs a call into Python.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 
 /// The same, without that call for a scalar on a 64-byte boundary, as a freshly computed one lies:
-/// negated numbers are the imaginary halves of complex ones, which torch puts on such a boundary, so
-/// the halves are not on one. (They could be in misaligned memory of another library, or by as_strided
-/// to a real half.) The call would cost half of the drop-in's step.
+/// negated numbers are the imaginary halves of complex ones, which torch puts on such a boundary,
+/// so the halves are not on one. (They could be in misaligned memory of another library, or by
+/// as_strided to a real half.) The call would cost half of the drop-in's step.
 bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
 
 /// Asks a library which of its streams is current on a device; see DLPackCurrentWorkStream.
@@ -36,8 +36,8 @@ CurrentStream current_stream_of(pybind11::handle array) noexcept;
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
 /// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed
-/// storage come as a null base plus the offset of the view. On x86-64 Linux and the CPU an offset of up to
-/// 2^40 is told from memory; elsewhere, and on a GPU, one of up to 4 MB.
+/// storage come as a null base plus the offset of the view. On x86-64 Linux and the CPU an offset
+/// of up to 2^40 is told from memory; elsewhere, and on a GPU, one of up to 4 MB.
 const void* data_of(const DLTensor& tensor) noexcept;
 
 inline bool on_cpu(const DLTensor& tensor) noexcept {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From dicts of tensors to the pointers that the core works with, by the tables of settings and state.
+// From dicts of tensors to the pointers that the core works with, by the tables of settings and
+// state.
 #pragma once
 
 #include <dlpack/dlpack.h>
@@ -17,8 +18,8 @@ using Named = pybind11::typing::Dict<pybind11::str, pybind11::object>;
 
 bool same(DLDevice one, DLDevice other);
 
-/// Lanes over `tensors` (fields of the state, and `offsets` where lanes own several rates; those that
-/// are missing are null) with `settings` (a float for all lanes, or a tensor). Throws
+/// Lanes over `tensors` (fields of the state, and `offsets` where lanes own several rates; those
+/// that are missing are null) with `settings` (a float for all lanes, or a tensor). Throws
 /// std::invalid_argument for what does not fit together.
 struct Connected {
   Connected(const Named& tensors, const Named& settings);

@@ -76,12 +76,12 @@ Row row_of(const char* name, Of of, double first, const DomainOrWords& domain) {
 
 Rows settings_table() {
   Rows rows;
-#define PLATEAU_ROW(name, type, of, off, domain, part, help)                          \
-  {                                                                                   \
-    Row row = row_of<type>(#name, Of::of, static_cast<double>(off), domain);          \
-    row["part"] = py::int_(static_cast<unsigned>(part));                              \
-    row["help"] = py::str(help);                                                      \
-    rows.append(row);                                                                 \
+#define PLATEAU_ROW(name, type, of, off, domain, part, help)                 \
+  {                                                                          \
+    Row row = row_of<type>(#name, Of::of, static_cast<double>(off), domain); \
+    row["part"] = py::int_(static_cast<unsigned>(part));                     \
+    row["help"] = py::str(help);                                             \
+    rows.append(row);                                                        \
   }
   PLATEAU_SETTINGS(PLATEAU_ROW)
 #undef PLATEAU_ROW
@@ -90,11 +90,11 @@ Rows settings_table() {
 
 Rows state_table() {
   Rows rows;
-#define PLATEAU_ROW(name, type, of, first, domain, who)                               \
-  {                                                                                   \
-    Row row = row_of<type>(#name, Of::of, static_cast<double>(first), domain);        \
-    row["who"] = py::str(#who);                                                       \
-    rows.append(row);                                                                 \
+#define PLATEAU_ROW(name, type, of, first, domain, who)                        \
+  {                                                                            \
+    Row row = row_of<type>(#name, Of::of, static_cast<double>(first), domain); \
+    row["who"] = py::str(#who);                                                \
+    rows.append(row);                                                          \
   }
   PLATEAU_STATE(PLATEAU_ROW)
 #undef PLATEAU_ROW

@@ -5,11 +5,12 @@
 namespace plateau {
 
 /// All members are read and written with the interpreter lock held. A step of few lanes keeps that
-/// lock and needs no turn, only a look that nobody else has one; a step of many gives the lock up, and
-/// what changes lanes is Python code that can be interrupted by other threads: these take a turn.
+/// lock and needs no turn, only a look that nobody else has one; a step of many gives the lock up,
+/// and what changes lanes is Python code that can be interrupted by other threads: these take a
+/// turn.
 ///
-/// A fork waits for steps that run without the interpreter lock, so that the child never finds lanes
-/// half stepped; and turns of threads that are not in the child count as over there.
+/// A fork waits for steps that run without the interpreter lock, so that the child never finds
+/// lanes half stepped; and turns of threads that are not in the child count as over there.
 class Turn {
  public:
   /// Whether another thread has the turn.
@@ -24,8 +25,8 @@ class Turn {
   int generation_ = 0;  // of processes, by forks
 };
 
-/// Around a host loop without the interpreter lock: the first is called with the lock still held, the
-/// second before it is taken again.
+/// Around a host loop without the interpreter lock: the first is called with the lock still held,
+/// the second before it is taken again.
 void begin_running() noexcept;
 void end_running() noexcept;
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Checks that say what is not so and go on; main() returns whether any failed.
 #pragma once
 
 #include <cstdio>

@@ -85,7 +85,7 @@ inline Choices<Vector> drawn_settings(const Draw& draw) {
     const bool parts = draw.parts && below(3) > 0;                                           \
     const bool each = draw.each == Each::kAll || (draw.each == Each::kFew && below(4) == 0); \
     pick(settings.name, allowed(domain, static_cast<type>(off), part, parts),                \
-         each && ((part) == kNever || parts),                                                  \
+         each && ((part) == kNever || parts),                                                \
          Of::of == Of::kGroup ? draw.form.groups() : draw.form.n);                           \
   }
   PLATEAU_SETTINGS(PLATEAU_FIELD)

@@ -187,11 +187,17 @@ T one_nan(T value) {
 }
 
 template <class T>
-bool same_bits(std::vector<T> one, std::vector<T> other) {
-  for (T& value : one) value = one_nan(value);
-  for (T& value : other) value = one_nan(value);
-  return one.size() == other.size() &&
-         (one.empty() || std::memcmp(one.data(), other.data(), one.size() * sizeof(T)) == 0);
+bool same_bits(const T* one, const T* other, std::size_t size) {
+  for (std::size_t i = 0; i < size; ++i) {
+    const T a = one_nan(one[i]), b = one_nan(other[i]);
+    if (std::memcmp(&a, &b, sizeof a) != 0) return false;
+  }
+  return true;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& one, const std::vector<T>& other) {
+  return one.size() == other.size() && same_bits(one.data(), other.data(), one.size());
 }
 
 /// The names of the fields in which they differ by a bit. Events are compared elsewhere: their

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "held.hpp"
 #include "plateau/replay.hpp"

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The host's loops against one another, bit for bit, on lanes drawn at random: vectors of lanes
-// against lane by lane, replays against steps.
+// against lane by lane, replays against steps, and what replays tell of them against what those do.
 #include <cstdint>
 #include <cstdio>
 #include <initializer_list>
 #include <limits>
+#include <set>
 #include <vector>
 
 #include "check.hpp"
 #include "drawn.hpp"
 #include "held.hpp"
+#include "plateau/lane.hpp"
+#include "plateau/metric.hpp"
 #include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 #include "rows.hpp"
@@ -69,8 +72,8 @@ void vectors_of_lanes_step_as_each_lane_does() {
 template <class B>
 bool hold_state(const Rows<Vector, B>& rows, std::int64_t epoch, const Held<B>& held) {
   const auto as_in = [epoch](const auto& all, const auto& now) {
-    const auto first = all.begin() + epoch * static_cast<std::int64_t>(now.size());
-    return same_bits({first, first + static_cast<std::int64_t>(now.size())}, now);
+    const std::size_t first = static_cast<std::size_t>(epoch) * now.size();
+    return same_bits(all.data() + first, now.data(), now.size());
   };
   return as_in(rows.outcome, held.state.outcome) && as_in(rows.best, held.state.best) &&
          as_in(rows.clock, held.state.clock) && as_in(rows.published, held.state.published);
@@ -126,6 +129,52 @@ void a_replay_is_steps_and_a_replay_that_tells_why_is_too() {
   CHECK(cut > 20000);
 }
 
+/// The rows that tell why against what each lane tells of its steps. Returns the former.
+template <class B>
+std::vector<std::uint8_t> compare_told(const Draw& draw) {
+  Held<B> stepped = drawn<B>(draw), replayed = stepped;
+  const std::vector<B> metrics = history_for<B>(draw.form.n);
+  const History history{{metrics.data(), 1, dtype_of<B>()}, draw.form.n, kEpochs};
+  auto rows = rows_for<B>(draw.form, kEpochs, Tell::kReasons);
+  replay_cpu(replayed.lanes(), history, record_of(rows), stepped.has_parts(), 1);
+  Rows<Vector, B> told_of;
+  const Lanes lanes = stepped.lanes();
+  for (std::int64_t epoch = 0; epoch < kEpochs; ++epoch) {
+    for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
+      double metric = metric_at<double>(history.at(epoch), lane);
+      Told told;
+      step_lane<B>(lanes, lane, lanes.age(lane) + 1, metric, told);
+      told_of.value.push_back(metric);
+      told_of.why.push_back(told.why);
+      told_of.gate.push_back(told.gate);
+      told_of.count.push_back(told.count);
+      told_of.limit.push_back(told.limit);
+    }
+    lanes.count_steps(1);
+  }
+  CHECK_SAME(rows, told_of);
+  return rows.why;
+}
+
+void a_replay_writes_down_what_each_step_tells_and_every_reason_there_is() {
+  std::set<int> reasons;
+  std::uint8_t bits = 0;
+  for (const bool parts : {false, true}) {
+    for (int round = 0; round < 40; ++round) {
+      for (const Draw& draw :
+           {Draw{{70}, Each::kFew, parts}, Draw{{50, some_counts(50)}, Each::kAll, parts}}) {
+        for (const std::uint8_t why : compare_told<double>(draw)) {
+          reasons.insert(why & kReasonBits);
+          bits |= why;
+        }
+        compare_told<float>(draw);
+      }
+    }
+  }
+  CHECK(reasons.size() == kCutByNan + 1);
+  CHECK((bits & ~kReasonBits) == (kAlsoFinished | kAlsoFirst | kAlsoGain));
+}
+
 void threads_share_the_lanes_of_a_replay() {
   for (const bool parts : {false, true}) {
     CHECK(compare_replay<double>({{60000}, Each::kAll, parts}, false, 4) > 0);
@@ -137,6 +186,7 @@ void threads_share_the_lanes_of_a_replay() {
 int main() {
   vectors_of_lanes_step_as_each_lane_does();
   a_replay_is_steps_and_a_replay_that_tells_why_is_too();
+  a_replay_writes_down_what_each_step_tells_and_every_reason_there_is();
   threads_share_the_lanes_of_a_replay();
   std::printf("%d failures\n", failures);
   return failures != 0;

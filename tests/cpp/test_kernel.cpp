@@ -39,7 +39,7 @@ std::int64_t compare(const Draw& draw, const Layout& layout, const std::vector<M
   for (const std::int32_t count : twins.host.state.num_reductions) before += count;
   for (int step = 0; step < steps; ++step) {
     const Twin<M> metrics(some(length, values), layout.shift);
-    const Twin<std::uint8_t> mask(some<std::uint8_t>(draw.form.n, {0, 1, 1}));
+    const Twin<std::uint8_t> mask(some<std::uint8_t>(draw.form.n, {0, 1, 255}));
     twins.step(metrics, layout.dtype, layout.stride, first, masked ? &mask : nullptr);
   }
   for (const std::int32_t count : twins.host.state.num_reductions) after += count;

@@ -86,46 +86,69 @@ void every_group_of_a_lane_is_cut() {
   CHECK((held.state.num_reductions == std::vector<std::int32_t>{0, 1}));
 }
 
-/// A block of which `cut` lanes are, but not lane 0, and lane 1 only in vain, after somebody wrote
-/// the published rates of both.
-Held<double> with_cut_neighbours(int cut, Stepped (*step_by)(Held<double>&, const Numbers&)) {
+/// Whether lane i is one of the first `cut` lanes but for `spared`.
+bool is_cut(std::size_t i, std::size_t spared, std::size_t cut) {
+  return i != spared && i - (i > spared) < cut;
+}
+
+/// Lanes of which `cut` of the first block are cut, all but the first of them, for which it is in
+/// vain. Before that somebody wrote its published rate and that of the lane which is `spared`.
+Held<double> with_cut_neighbours(std::size_t spared, std::size_t cut,
+                                 Stepped (*step_by)(Held<double>&, const Numbers&)) {
   Held<double> held({700}, halving(0));
   held.write_rates(1.0);
   Numbers metrics(700, 1.0);
   step_by(held, metrics);
-  held.state.published[0] = 0.3F;
-  held.state.published[1] = 1e-9F;  // half of it is within eps
-  for (int i = 0; i < 700; ++i) {
-    if (i == 0 || i > cut) metrics[static_cast<std::size_t>(i)] = 0.5;
+  held.state.published[spared] = 0.3F;
+  held.state.published[spared ? 0 : 1] = 1e-9F;  // half of it is within eps
+  for (std::size_t i = 0; i < 700; ++i) {
+    if (!is_cut(i, spared, cut)) metrics[i] = 0.5;
   }
-  CHECK(step_by(held, metrics).reduced == cut - 1);
+  CHECK(step_by(held, metrics).reduced == static_cast<std::int64_t>(cut) - 1);
   return held;
 }
 
 void a_lane_does_not_depend_on_how_many_neighbours_are_cut() {
-  for (const int cut : {1, 2, 63, 64, 65, 200, 510, 511}) {
-    const Held<double> held = with_cut_neighbours(cut, step);
-    CHECK(held.state.rate[0] == 1.0);
-    CHECK(held.state.published[0] == 0.3F);
-    CHECK(held.state.outcome[0] == kImproved);
-    CHECK(held.state.rate[1] == 1.0);
-    CHECK(held.state.published[1] == 1e-9F);
-    CHECK(held.state.outcome[1] == kFired);
-    for (int i = 2; i < 700; ++i) {
-      const double rate = i <= cut ? 0.5 : 1.0;
-      CHECK(held.state.rate[static_cast<std::size_t>(i)] == rate);
+  for (const std::size_t spared : {0, 63}) {
+    for (const std::size_t cut : {1, 2, 63, 64, 65, 200, 510, 511}) {
+      const Held<double> held = with_cut_neighbours(spared, cut, step);
+      const std::size_t in_vain = spared ? 0 : 1;
+      for (std::size_t i = 0; i < 700; ++i) {
+        const bool fires = is_cut(i, spared, cut), lowered = fires && i != in_vain;
+        const float written = i == spared ? 0.3F : i == in_vain ? 1e-9F : 1.0F;
+        CHECK(held.state.rate[i] == (lowered ? 0.5 : 1.0));
+        CHECK(held.state.published[i] == (lowered ? 0.5F : written));
+        CHECK(held.state.outcome[i] == (lowered ? kFired | kReduced : fires ? kFired : kImproved));
+      }
+      CHECK_SAME(held, with_cut_neighbours(spared, cut, step_lanes));
     }
-    CHECK_SAME(held, with_cut_neighbours(cut, step_lanes));
   }
 }
 
 void a_written_rate_becomes_the_master_when_it_is_cut() {
   for (const auto step_by : {step, step_lanes}) {
-    Held<double> held = with_cut_neighbours(64, step_by);
+    Held<double> held = with_cut_neighbours(63, 64, step_by);
     step_by(held, Numbers(700, 1.0));
-    CHECK(held.state.rate[0] == static_cast<double>(0.3F) * 0.5);
-    CHECK(held.state.published[0] == static_cast<float>(held.state.rate[0]));
+    CHECK(held.state.rate[63] == static_cast<double>(0.3F) * 0.5);
+    CHECK(held.state.published[63] == static_cast<float>(held.state.rate[63]));
   }
+}
+
+void a_masked_lane_keeps_its_state_and_does_not_age() {
+  Held<double> held({3}, halving(0));
+  held.write_rates(1.0);
+  step_lanes(held, {1.0, 1.0, 1.0});
+  const Numbers metrics = {2.0, 0.5, 2.0};
+  const std::uint8_t active[] = {1, 0, 255};
+  const Stepped done =
+      step_lanes_cpu(held.lanes(), Metrics{metrics.data(), 1, Dtype::kFloat64}, active);
+  CHECK(done.reduced == 2 && !done.improved);
+  CHECK(held.state.best == Numbers(3, 1.0));
+  CHECK((held.state.rate == Numbers{0.5, 1.0, 0.5}));
+  CHECK((held.state.outcome == std::vector<std::uint8_t>{kFired | kReduced, 0, kFired | kReduced}));
+  step_lanes(held, {2.0, 2.0, 2.0});
+  CHECK((held.state.rate == Numbers{0.25, 0.5, 0.25}));
+  CHECK((held.state.last_reduction == std::vector<std::int64_t>{3, 2, 3}));  // by their own count
 }
 
 void keras_count_at_the_floor_stops_at_the_largest_patience() {
@@ -190,6 +213,7 @@ int main() {
   every_group_of_a_lane_is_cut();
   a_lane_does_not_depend_on_how_many_neighbours_are_cut();
   a_written_rate_becomes_the_master_when_it_is_cut();
+  a_masked_lane_keeps_its_state_and_does_not_age();
   keras_count_at_the_floor_stops_at_the_largest_patience();
   the_longest_count_and_cooldown_of_all_loops_fire_and_end();
   a_cut_that_was_first_is_written_down_and_the_steps_wasted_till_then();

@@ -59,7 +59,6 @@ template <class T>
 struct Twin {
   explicit Twin(std::vector<T> values, std::size_t shift = 0)
       : host(std::move(values)), device(host, shift) {}
-  bool same() const { return same_bits(host, device.read()); }
   T* side(bool on_device) { return on_device ? device.data() : host.data(); }
 
   std::vector<T> host;

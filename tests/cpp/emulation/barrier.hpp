@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// __syncthreads() and its kin, for threads of the host.
 #pragma once
 
 #include <condition_variable>
