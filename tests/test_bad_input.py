@@ -7,6 +7,7 @@ input there, around the call: inside a vmap, under a FakeTensorMode.
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -102,6 +103,13 @@ def under_fake_mode(call, value):
         return call(value)
 
 
+def nested(*shape, device):
+    """As many numbers in a nested tensor, which is strided and has no shape."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([torch.ones((), device=device)] * math.prod(shape))
+
+
 class OnCuda:
     """An array of another library that says it lies on a far GPU; to read it is a failure."""
 
@@ -129,6 +137,7 @@ def unreadable(*shape):
         "freed parameter": partial(freed, kind=Parameter),
         "fake": fake,
         "fake slice": partial(fake, start=5),
+        "nested": nested,
     }.items():
         inputs[name] = Through(lambda call, d, make=make: call(make(*shape, device=d)))
     return {name: (bad, BOTH, "") for name, bad in inputs.items()}

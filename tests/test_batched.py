@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW
-from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LinearLR
 from torch.optim.lr_scheduler import ReduceLROnPlateau as Torchs
 
 from torch_plateau import BatchedReduceLROnPlateau, PlateauLanes
@@ -127,12 +127,22 @@ def test_the_last_rates_are_copies(device):
     assert scheduler.lanes.lr.tolist() == rates_of(scheduler.optimizer) == [0.5, 0.25]
 
 
-def test_an_epoch_warns_and_is_adopted():
+def test_an_epoch_warns_as_torch_does_and_is_adopted():
     scheduler = BatchedReduceLROnPlateau(sgd(0.5))
-    with pytest.warns(UserWarning, match=r"epoch parameter .*deprecated"):
+    with pytest.warns(UserWarning, match="epoch parameter") as caught:
         scheduler.step([1.0], 7)
+    assert str(caught[0].message) == EPOCH_DEPRECATION_WARNING
+    assert caught[0].filename == __file__
     scheduler.step([1.0])
     assert scheduler.last_epoch == 8
+
+
+@pytest.mark.parametrize("bad", ["x", 1.5, -(2**60), [1]])
+def test_an_epoch_that_is_none_is_refused_and_no_lane_advances(bad):
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5))
+    with pytest.raises((TypeError, ValueError), match=r"^epoch: expected"):
+        scheduler.step([1.0], bad)
+    assert scheduler.lanes.num_steps == scheduler.last_epoch == 0
 
 
 @PUBLISH
@@ -333,6 +343,20 @@ def test_a_state_is_a_snapshot_of_tensors_and_primitives():
     assert scheduler.last_epoch == 1
 
 
+def test_a_tensor_rate_stays_the_same_tensor_whatever_is_loaded():
+    optimizer = sgd(0.5, 0.25)
+    scheduler = BatchedReduceLROnPlateau(optimizer, patience=0, publish="tensor")
+    held = [group["lr"] for group in optimizer.param_groups]
+    states = scheduler.state_dict(), through_a_file(optimizer.state_dict())
+    for metric in (1.0, 2.0):
+        scheduler.step([metric, metric])
+    for thing, state in zip((scheduler, optimizer), states, strict=True):
+        thing.load_state_dict(state)
+        now = [group["lr"] for group in optimizer.param_groups]
+        assert all(a is b for a, b in zip(now, held, strict=True))
+        assert rates_of(optimizer) == [0.5, 0.25]
+
+
 @PUBLISH
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copy_has_optimizers_of_its_own_and_repairs_them(twin, publish, device):
@@ -481,6 +505,122 @@ def test_a_wrapped_optimizer_is_repaired_by_the_one_inside():
     scheduler.step([2.0, 0.5])
     assert_publishes(scheduler, [0.5 * 0.1, 0.25])
     assert rates_of(inner) == rounded([0.5 * 0.1, 0.25])
+
+
+NEW_SETTINGS = {
+    "mode": "max",
+    "factor": 0.75,
+    "patience": 3,
+    "threshold": 0.5,
+    "threshold_mode": "abs",
+    "cooldown": 3,
+    "min_lr": 0.2,
+    "eps": 0.05,
+}
+NEW_OPTIONS = {
+    "atol": 0.25,
+    "nan": "cut",
+    "counting": "keras",
+    "initial_patience": 4,
+    "smoothing": 0.75,
+    "accumulate": 2,
+    "window": 3,
+    "max_reductions": 3,
+    "patience_at_min": 1,
+}
+
+
+@PUBLISH
+@pytest.mark.parametrize("name", NEW_SETTINGS)
+def test_a_setting_that_is_set_in_mid_run_reaches_the_lanes(name, publish, device):
+    rates, settings = [0.5, 0.25], {"patience": 1, "factor": 0.5, "threshold": 0.1}
+    optimizer, reference = sgd(*rates, device=device), [sgd(rate) for rate in rates]
+    scheduler = BatchedReduceLROnPlateau(optimizer, publish=publish, **settings)
+    oracle = [Torchs(each, **settings) for each in reference]
+    unchanged = [Torchs(sgd(rate), **settings) for rate in rates]
+    falling = torch.linspace(3, 1, 40, dtype=torch.float64)
+    for step, row in enumerate(falling[:, None] + 0.5 * noisy(40, 2)):
+        if step == 5:
+            setattr(scheduler, name, NEW_SETTINGS[name])
+            for each in oracle:
+                torchs_name = "min_lrs" if name == "min_lr" else name
+                value = [0.2] if name == "min_lr" else NEW_SETTINGS[name]
+                setattr(each, torchs_name, value)
+        scheduler.step(row.to(device))
+        for each, metric in zip((*oracle, *unchanged), row.tolist() * 2, strict=True):
+            each.step(metric)
+        assert_publishes(scheduler, rates_of(*reference))
+        assert scheduler.best.tolist() == [each.best for each in oracle]
+    assert getattr(scheduler, name) == NEW_SETTINGS[name]
+    assert rates_of(*reference) != rates_of(*(each.optimizer for each in unchanged))
+
+
+@pytest.mark.parametrize("name", NEW_OPTIONS)
+def test_an_option_that_is_set_reaches_the_lanes(name):
+    settings = {"patience": 1, "factor": 0.5, "cooldown": 1, "eps": 1e-3}
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), **settings)
+    setattr(scheduler, name, NEW_OPTIONS[name])
+    lanes = PlateauLanes(2, [0.5, 0.25], **settings, **{name: NEW_OPTIONS[name]})
+    rows = noisy(40, 2)
+    rows[20] = math.nan
+    for row in rows:
+        scheduler.step(row)
+        lanes.step(row)
+        assert_publishes(scheduler, lanes.lr_master.tolist())
+    assert scheduler.lanes.settings[name] == getattr(scheduler, name) == NEW_OPTIONS[name]
+
+
+def test_a_setting_may_be_set_to_one_for_each_lane():
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25, 0.125), factor=0.5)
+    scheduler.patience = [0, 1, 2]
+    for metric in (1.0, 2.0, 2.0):
+        scheduler.step([metric] * 3)
+    assert_publishes(scheduler, [0.125, 0.125, 0.125])
+    scheduler.last_epoch = 7
+    scheduler.step([2.0] * 3)
+    assert scheduler.last_epoch == 8
+
+
+REFUSED_ATTRIBUTES = {
+    "best": "use the methods of lanes: reset, set_lanes",
+    "num_bad_epochs": "use the methods of lanes: reset, set_lanes",
+    "cooldown_counter": "use the methods of lanes: reset, set_lanes",
+    "patiance": r"expected one of the settings, \['mode', .*'patience'",
+    "min_lrs": "expected one of the settings, .*'min_lr'",
+    "warmup_steps": "expected one of the settings",
+    "events": "expected one of the settings",
+    "lanes": "cannot be set; build a new scheduler",
+    "optimizer": "cannot be set; build a new scheduler",
+    "publish": "cannot be set; build a new scheduler",
+}
+
+
+@pytest.mark.parametrize(("name", "words"), REFUSED_ATTRIBUTES.items())
+def test_an_attribute_that_could_do_nothing_is_refused(name, words):
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), patience=0)
+    before = vars(scheduler).copy()
+    with pytest.raises(AttributeError, match=f"^{name}: .*{words}"):
+        setattr(scheduler, name, 3)
+    assert vars(scheduler) == before
+
+
+@pytest.mark.parametrize(("name", "bad"), [("patience", -1), ("mode", "low"), ("last_epoch", "x")])
+def test_a_bad_value_of_a_setting_is_refused_as_in_the_constructor(name, bad):
+    scheduler = BatchedReduceLROnPlateau(sgd(0.5, 0.25), patience=0)
+    before = copy.deepcopy(scheduler.lanes.settings), scheduler.last_epoch
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        setattr(scheduler, name, bad)
+    assert (scheduler.lanes.settings, scheduler.last_epoch) == before
+
+
+def test_a_subclass_may_have_attributes_of_its_own():
+    class Named(BatchedReduceLROnPlateau):
+        pass
+
+    scheduler = Named(sgd(0.5))
+    scheduler.monitor, scheduler.patience = "loss", 0
+    other = copy.deepcopy(scheduler)
+    assert (other.monitor, other.lanes.settings["patience"]) == ("loss", 0)
 
 
 def test_settings_are_read_by_the_names_that_torch_gives_them():

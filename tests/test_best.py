@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -187,6 +188,40 @@ def test_one_model_goes_on_from_a_saved_state(scheduler_first):
     assert other.tolist() == again.best["weight"].tolist() == [1.0, 1.0]
 
 
+FOLLOWED = {
+    "lanes": lambda device: PlateauLanes(3, 0.5, device=device, **SETTINGS),
+    "one model": lambda _: ReduceLROnPlateau(SGD([torch.ones(1)], lr=0.5), **SETTINGS),
+}
+TWINS = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
+
+
+@pytest.mark.parametrize("follow", FOLLOWED.values(), ids=FOLLOWED.keys())
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS.keys())
+def test_a_copy_goes_on_as_the_original_and_by_itself(twin, follow, device):
+    followed, params = follow(device), {"w": torch.zeros(3, 2, device=device)}
+    best = LaneBest(followed, params, on_cut="rollback")
+
+    def advance(followed, params, best, row):
+        params["w"] += 1
+        followed.step(row.to(device) if isinstance(followed, PlateauLanes) else row[0])
+        best.update()
+
+    rows = torch.rand(60, 3)
+    for row in rows[:20]:
+        advance(followed, params, best, row)
+    copied = twin((followed, params, best))
+    assert copied[2].lanes is copied[0]
+    middle = contents([best.best, params])
+    seen = []
+    for row in rows[20:]:
+        advance(*copied, row)
+        seen.append(contents([copied[2].best, copied[1]]))
+    assert contents([best.best, params]) == middle != seen[-1]
+    for row, expected in zip(rows[20:], seen, strict=True):
+        advance(followed, params, best, row)
+        assert contents([best.best, params]) == expected
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 LANES = PlateauLanes(2, 0.1)
@@ -211,6 +246,10 @@ WRONG = {
     "shape": ((LANES, {"w": GOOD.T}), {}, ValueError, r"params\['w'\]: .*\[2, ...\], got \(3, 2\)"),
     "0-d": ((LANES, [torch.ones(())]), {}, ValueError, r"expected shape \[2, ...\], got \(\)"),
     "meta": ((LANES, [GOOD.to("meta")]), {}, ValueError, r"params\['0'\]: .*device meta"),
+    "expanded": (
+        (LANES, [torch.zeros(1, 3).expand(2, 3)]),
+        *({}, ValueError, r"params\['0'\]: .*got an expanded tensor"),
+    ),
     "sparse": ((LANES, [GOOD.to_sparse()]), {}, TypeError, r"params\['0'\]: expected a dense"),
 }
 
@@ -238,6 +277,15 @@ WRONG_STATES = {
     ),
     "shape": (lambda s: edited(s, w=GOOD.T.clone()), ValueError, r"shape \(2, 3\), got .*\(3, 2\)"),
     "type": (lambda s: edited(s, w=GOOD.int()), ValueError, "float32 of .*got torch.int32"),
+    "best is no mapping": (
+        *(lambda s: {**s, "best": 3}, TypeError),
+        r"state_dict\['best'\]: expected a mapping, got int",
+    ),
+    "the last of two": (
+        lambda s: edited(s, v=GOOD),
+        ValueError,
+        r"\['v'\]: expected .*shape \(2,\)",
+    ),
     "scheduler's": (lambda s: {**s, "seen": {"best": 1.0}}, ValueError, "expected None for lanes"),
 }
 
@@ -260,6 +308,29 @@ def test_a_state_of_lanes_is_refused_for_one_model():
     assert_refused(best.load_state_dict, bad, TypeError, words, best.best, param)
     words = "lanes: expected None for one model, got list"
     assert_refused(best.restore, [0], TypeError, words, best.best, param)
+
+
+WRONG_SEEN = {
+    "best a word": ("best", "x", TypeError, "expected one number, got 'x'"),
+    "rates a number": ("rates", 0.1, TypeError, "expected a list, got float"),
+    "a rate of NaN": ("rates", [float("nan")], ValueError, "got nan"),
+    "a negative count": ("num_bad_epochs", -1, ValueError, "got -1"),
+    "an epoch out of range": ("last_epoch", 2**63, ValueError, "got 9"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "error", "words"), WRONG_SEEN.values(), ids=WRONG_SEEN.keys()
+)
+def test_wrong_numbers_of_a_scheduler_are_refused(name, bad, error, words):
+    param = torch.zeros(2)
+    best = LaneBest(ReduceLROnPlateau(SGD([param], lr=0.1)), [param])
+    state = best.state_dict()
+    param.fill_(1.0)
+    state["best"]["0"].fill_(5.0)
+    state["seen"][name] = bad
+    words = rf"state_dict\['seen'\]\['{name}'\].*{words}"
+    assert_refused(best.load_state_dict, state, error, words, best.best, param, best._seen)
 
 
 def test_lanes_that_were_added_or_are_not_there_are_refused():

@@ -316,8 +316,9 @@ def test_a_full_stdout_is_no_problem_in_a_run(words, tmp_path):
 
 
 def test_a_reader_that_leaves_is_no_problem_in_a_run(tmp_path):
-    process = started("inspect", CLEAN, "--by", "seed", stdout=subprocess.PIPE, cwd=tmp_path)
-    process.stdout.close()
-    message = process.stderr.read()
-    assert process.wait() == 2
+    words = ("inspect", CLEAN, "--by", "seed")
+    with started(*words, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        process.stdout.close()
+        message = process.stderr.read()
+    assert process.returncode == 2
     assert message == "torch-plateau: stdout: Broken pipe\n"

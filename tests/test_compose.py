@@ -56,6 +56,7 @@ SCHEDULES = {
     ),
 }
 RATES = [0.3, 0.05]
+BOTH = (TypeError, ValueError)
 FLOORS = [0.02, 0.0]
 SETTINGS = {"factor": 0.6, "patience": 2, "cooldown": 1, "threshold": 0.01}
 
@@ -422,7 +423,37 @@ def test_a_copy_goes_on_by_itself(twin, tensors, batched):
     assert seen[0] == seen[1] != before
 
 
+def changed(state, *path, to):
+    """Replace the value at the end of a path into a state."""
+    for key in path[:-1]:
+        state = state[key]
+    state[path[-1]] = to
+
+
 BAD_STATES = {
+    "a rate of NaN": (lambda s: changed(s, "rates", 0, to=math.nan), ValueError, r"rates'\]\[0\]"),
+    "a scale below zero": (lambda s: s.update(scale=-1.0), BOTH, r"\['scale'\]"),
+    "no state of the plateau": (lambda s: s.update(plateau=None), TypeError, "expected a mapping"),
+    "no schedule's state": (
+        *(lambda s: s["schedules"].__setitem__(0, 3), TypeError),
+        r"\['schedules'\]\[0\]: expected a mapping, got int",
+    ),
+    "a schedule's unknown key": (
+        *(lambda s: changed(s, "schedules", 0, "optimizer", to=None), KeyError),
+        r"\['schedules'\]\[0\]: missing or unknown keys \['optimizer'\]",
+    ),
+    "a schedule's word": (
+        *(lambda s: changed(s, "schedules", 0, "step_size", to="x"), TypeError),
+        r"\['schedules'\]\[0\]\['step_size'\]: expected int, got str",
+    ),
+    "a schedule's infinite number": (
+        *(lambda s: changed(s, "schedules", 0, "gamma", to=math.inf), ValueError),
+        r"\['gamma'\]: expected a finite number, got inf",
+    ),
+    "a schedule that could not go on": (
+        *(lambda s: changed(s, "schedules", 0, "step_size", to=0), ValueError),
+        "this StepLR could not go on from it .ZeroDivisionError",
+    ),
     "a key too few": (lambda s: s.pop("rates"), KeyError, "missing or unknown keys"),
     "other schedules": (lambda s: s["schedules"].clear(), ValueError, "expected 1 items, got 0"),
     "other groups": (lambda s: s["rates"].append(0.1), ValueError, r"\['rates'\].*2 items, got 3"),
@@ -444,6 +475,34 @@ def test_a_bad_state_is_refused_and_changes_nothing(spoil, error, words, batched
     assert (str(ours.state_dict()), rates_in(own(ours))) == before
 
 
+class Stubborn(ExponentialLR):
+    """Loads half of a state, and raises."""
+
+    def load_state_dict(self, state_dict):
+        self.__dict__.update(state_dict)
+        if state_dict["last_epoch"] == 0:
+            raise RuntimeError("stubborn")
+
+
+@each_kind
+def test_schedules_are_as_they_were_if_one_of_them_raises_in_its_load(tensors):
+    optimizers = [sgd(0.5, tensors=tensors), sgd(0.25, tensors=tensors)]
+    schedules = [ExponentialLR(optimizers[0], 0.9), Stubborn(optimizers[1], 0.9)]
+    ours = compose(schedules, BatchedReduceLROnPlateau(optimizers, patience=0, factor=0.5))
+    fresh = copy.deepcopy(ours.state_dict())
+    for metric in (1.0, 2.0):
+        for each in optimizers:
+            each.step()
+        ours.step_schedule()
+        ours.step([metric] * 2)
+    before, rates = str(ours.state_dict()), rates_in(*optimizers)
+    with pytest.raises(RuntimeError, match="stubborn"):
+        ours.load_state_dict(fresh)
+    assert (str(ours.state_dict()), rates_in(*optimizers)) == (before, rates)
+    ours.step_schedule()
+    assert rates_in(*optimizers) == pytest.approx([rate * 0.9 for rate in rates])
+
+
 # -- the face -------------------------------------------------------------------------------------
 
 
@@ -455,6 +514,105 @@ def test_it_is_a_plateau_of_torch_for_trainers_and_reads_as_ours():
     assert (ours.best, ours.patience, ours.last_epoch, ours.scale) == (0.5, 2, 1, 1.0)
     with pytest.raises(AttributeError, match="patients"):
         _ = ours.patients
+
+
+NEW_SETTINGS = {
+    "mode": "max",
+    "factor": 0.9,
+    "patience": 5,
+    "threshold": 0.5,
+    "threshold_mode": "abs",
+    "cooldown": 4,
+    "eps": 0.1,
+}
+NEW_COUNTS = {"best": 0.65, "num_bad_epochs": 2, "cooldown_counter": 3, "last_epoch": 40}
+
+
+@each_plateau
+@pytest.mark.parametrize("name", NEW_SETTINGS)
+def test_a_setting_that_is_set_in_mid_run_has_torchs_effect(name, batched):
+    settings = {**SETTINGS, "threshold": 0.1}
+    ours = composed(SCHEDULES["StepLR"], False, batched, **settings)
+    hand, unchanged = (ByHand(sgd(*RATES), SCHEDULES["StepLR"], **settings) for _ in range(2))
+    falling = torch.linspace(3, 1, 60, dtype=torch.float64)
+    for step, metric in enumerate((falling + 0.5 * noisy(60)).tolist()):
+        if step == 5:
+            setattr(ours, name, NEW_SETTINGS[name])
+            setattr(hand.plateau, name, NEW_SETTINGS[name])
+        own(ours).step()
+        ours.step_schedule()
+        ours.step(metric)
+        for each in (hand, unchanged):
+            each.step_schedule()
+            each.plateau.step(metric)
+        assert rates_in(own(ours)) == hand.rates
+    assert getattr(ours, name) == NEW_SETTINGS[name]
+    assert hand.rates != unchanged.rates
+
+
+@each_plateau
+def test_floors_that_are_set_count_from_the_next_step_on(batched):
+    ours = composed(SCHEDULES["ConstantLR"], False, batched)
+    hand = ByHand(sgd(*RATES), SCHEDULES["ConstantLR"], floors=[0.01, 0.01])
+    ours.min_lr = 0.01
+    assert ours.min_lr == [0.01, 0.01]
+    for _ in range(40):
+        ours.step(1.0)
+        hand.plateau.step(1.0)
+    assert rates_in(own(ours)) == hand.rates == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("name", NEW_COUNTS)
+def test_a_count_that_is_set_has_torchs_effect_for_one_plateau(name):
+    ours = composed(SCHEDULES["ConstantLR"], False, False)
+    hand = ByHand(sgd(*RATES), SCHEDULES["ConstantLR"])
+    for step, metric in enumerate(noisy(40).tolist()):
+        if step == 2:
+            setattr(ours, name, NEW_COUNTS[name])
+            setattr(hand.plateau, name, NEW_COUNTS[name])
+        ours.step(metric)
+        hand.plateau.step(metric)
+        assert rates_in(own(ours)) == hand.rates
+        for each in NEW_COUNTS:
+            assert getattr(ours, each) == getattr(hand.plateau, each)
+
+
+REFUSED_ATTRIBUTES = {
+    "patiance": "expected min_lr or a setting of the plateau",
+    "min_lrs": "expected min_lr or a setting of the plateau",
+    "default_min_lr": "expected min_lr or a setting of the plateau",
+    "schedules": "cannot be set; compose again",
+    "plateau": "cannot be set; compose again",
+    "optimizer": "cannot be set; compose again",
+    "scale": "scale",
+}
+
+
+@each_plateau
+@pytest.mark.parametrize(("name", "words"), REFUSED_ATTRIBUTES.items())
+def test_an_attribute_that_could_do_nothing_is_refused(name, words, batched):
+    ours = composed(SCHEDULES["StepLR"], False, batched)
+    before = vars(ours).copy(), vars(ours.plateau).copy()
+    with pytest.raises(AttributeError, match=words):
+        setattr(ours, name, 0.5)
+    assert (vars(ours), vars(ours.plateau)) == before
+
+
+@pytest.mark.parametrize("name", ["best", "num_bad_epochs", "lanes", "publish"])
+def test_what_lanes_refuse_is_refused_through_the_composed_too(name):
+    ours = composed(SCHEDULES["StepLR"], False, True)
+    with pytest.raises(AttributeError, match=f"^{name}: cannot be set"):
+        setattr(ours, name, 0.5)
+
+
+@each_plateau
+@pytest.mark.parametrize(("name", "bad"), [("patience", -1), ("mode", "low"), ("min_lr", [1.0])])
+def test_a_bad_value_of_a_setting_is_refused(name, bad, batched):
+    ours = composed(SCHEDULES["StepLR"], False, batched)
+    before = str(ours.state_dict())
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        setattr(ours, name, bad)
+    assert str(ours.state_dict()) == before
 
 
 def test_other_optimizers_train_with_it():
@@ -516,9 +674,10 @@ def test_a_schedule_that_is_stepped_by_itself_is_refused_at_the_next_step():
         good = ours.state_dict()
         own(ours).step()
         use(ours.schedules[0])
-        for step in (ours.step_schedule, lambda ours=ours: ours.step(1.0)):
+        steps = ours.step_schedule, lambda ours=ours: ours.step(1.0)
+        for call in (*steps, lambda ours=ours: copy.deepcopy(ours)):
             with pytest.raises(RuntimeError, match=r"^schedules\[0\]: this ExponentialLR was .*"):
-                step()
+                call()
         assert ours.last_epoch == 0
         ours.load_state_dict(good)
         assert rates_in(own(ours)) == RATES

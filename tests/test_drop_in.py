@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 from torch.optim.lr_scheduler import ReduceLROnPlateau as Torchs
 
 from torch_plateau import ReduceLROnPlateau
@@ -247,8 +248,68 @@ def test_copies_go_on_like_the_original_and_with_their_own_optimizer(twin, devic
 def test_a_state_of_a_few_keys_changes_those():
     ours, theirs = pair(patience=1)
     for scheduler in (ours, theirs):
-        scheduler.load_state_dict({"best": 0.2, "patience": 3, "extra": "as torch does"})
-        assert scheduler.extra == "as torch does"
+        scheduler.load_state_dict({"best": 0.2, "patience": 3})
+    step_both(ours, theirs, METRICS)
+
+
+def test_a_state_that_an_older_torch_saved_loads():
+    ours, theirs = pair(patience=1)
+    old = {name: each for name, each in theirs.state_dict().items() if name != "_last_lr"}
+    ours.load_state_dict({**old, "patience": 0, "verbose": False})
+    theirs.load_state_dict({**old, "patience": 0})
+    step_both(ours, theirs, METRICS)
+
+
+UNKNOWN = {
+    "a word": "extra",
+    "a number": 3,
+    "a method": "step",
+    "a hidden attribute": "optimizer",
+    "another": "_lane",
+}
+
+
+@pytest.mark.parametrize("key", UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_a_key_that_neither_class_writes_is_refused(key):
+    ours, theirs = pair(patience=1)
+    step_both(ours, theirs, METRICS[:4])
+    with pytest.raises(KeyError, match=f"unknown keys .*{key}"):
+        ours.load_state_dict({"best": 0.2, "patience": 3, key: None})
+    step_both(ours, theirs, METRICS)
+
+
+def test_attributes_that_an_object_or_its_subclass_has_load_with_the_state():
+    class Counting(ReduceLROnPlateau):
+        cuts = 0
+
+    first, second = Counting(sgd()), Counting(sgd())
+    first.cuts, first.note, second.note = 3, "of the first", None
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert (second.cuts, second.note) == (3, "of the first")
+    with pytest.raises(KeyError, match=r"unknown keys \['note'\]"):
+        Counting(sgd()).load_state_dict(first.state_dict())
+
+
+BAD_FIELDS = {
+    "no rates": ("_last_lr", 0.1, TypeError, "expected a list, got float"),
+    "a rate of a word": ("_last_lr", ["x"], TypeError, "expected one number, got 'x'"),
+    "a NaN rate": ("_last_lr", [math.nan], ValueError, "got nan"),
+    "floors of other groups": ("min_lrs", [0.1, 0.2], ValueError, "expected 1, .*got 2"),
+    "a negative floor": ("min_lrs", [-0.1], ValueError, "got -0.1 at index 0"),
+    "a floor for later": ("default_min_lr", math.nan, ValueError, "got nan"),
+    "what worse is": ("mode_worse", "x", ValueError, "expected inf or -inf, got str"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "error", "words"), BAD_FIELDS.values(), ids=BAD_FIELDS.keys()
+)
+def test_a_bad_value_is_refused_whatever_comes_with_it(name, bad, error, words):
+    ours, theirs = pair(patience=1, min_lr=[0.0])
+    step_both(ours, theirs, METRICS[:4])
+    state = {**Torchs(sgd(), mode="max", factor=0.5).state_dict(), "default_min_lr": None}
+    with pytest.raises(error, match=rf"^state_dict\['{name}'\].*{words}"):
+        ours.load_state_dict({**state, name: bad})
     step_both(ours, theirs, METRICS)
 
 
@@ -385,16 +446,26 @@ def test_a_metric_that_requires_grad_is_read_without_a_warning(device):
     loss.backward()
 
 
-def test_an_epoch_warns_and_is_adopted():
+def test_an_epoch_warns_as_torch_does_and_is_adopted():
     ours, theirs = pair(patience=0)
     for epoch, metric in ((7, 1.0), (3, 2.0), (0, 2.0)):
         for scheduler in (ours, theirs):
-            with pytest.warns(UserWarning, match=r"epoch parameter .*deprecated") as caught:
+            with pytest.warns(UserWarning, match="epoch parameter") as caught:
                 scheduler.step(metric, epoch)
+            assert str(caught[0].message) == EPOCH_DEPRECATION_WARNING
             assert caught[0].filename == __file__
         assert_same(ours, theirs)
     step_both(ours, theirs, [3.0])
     assert ours.last_epoch == 1
+
+
+@pytest.mark.parametrize("bad", ["x", 1.5, -(2**60), [1]])
+def test_an_epoch_that_is_none_is_refused_and_changes_nothing(bad):
+    ours, theirs = pair(patience=0)
+    step_both(ours, theirs, [1.0, 2.0])
+    with pytest.raises((TypeError, ValueError), match=r"^epoch: expected"):
+        ours.step(0.5, bad)
+    assert_same(ours, theirs)
 
 
 # -- in use ---------------------------------------------------------------------------------------

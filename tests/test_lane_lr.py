@@ -1,6 +1,7 @@
 """LaneLR: stacked parameters with one optimizer, against a separate optimizer for every lane."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -203,3 +204,22 @@ def test_a_second_lane_lr_on_one_optimizer_is_refused(device):
     p.grad = torch.ones_like(p)
     optimizer.step()
     assert p.flatten().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_copy_has_the_rates_of_its_own_lanes_on_its_own_optimizer(twin, removed, device):
+    p = torch.ones(2, 1, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    lanes = PlateauLanes(2, [0.5, 0.25], device=device)
+    rates = LaneLR(optimizer, lanes)
+    if removed:
+        rates.remove()
+    other, its_lanes, its_rates = twin((optimizer, lanes, rates))
+    assert its_rates.lanes is its_lanes
+    its_lanes.set_lanes([0], lr=0.125)
+    (q,) = other.param_groups[0]["params"]
+    q.grad = torch.ones_like(q)
+    other.step()
+    assert q.flatten().tolist() == ([0.0, 0.0] if removed else [0.875, 0.75])
+    assert p.flatten().tolist() == [1.0, 1.0]

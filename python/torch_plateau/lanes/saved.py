@@ -20,12 +20,25 @@ from .values import check_keys, checked, shown
 
 __all__ = ["restored", "snapshot"]
 
+
+def _with_room(row: Row) -> Row:
+    """Return a count that may be half of what fits: so steps count on for longer than any run."""
+    half = row.high / 2
+    return row._replace(
+        high=half, open_high=True, expected=f"an integer from 0 to below {half:.0f}"
+    )
+
+
+_ROWS = STATE | {
+    name: _with_room(STATE[name])
+    for name in ("num_reductions", "num_steps", "pushed", "events_written")
+}
 _COUNT = SETTINGS["patience"]
 _KEYS = {
     "best": STATE["best"],
     "num_bad_epochs": _COUNT,
     "cooldown_counter": _COUNT,
-    "num_reductions": STATE["num_reductions"],
+    "num_reductions": _ROWS["num_reductions"],
     "lr": RATE,
     "start_lr": RATE,
 }
@@ -96,7 +109,7 @@ def restored(
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
     loaded = {name: _numbers(given, name, row, sizes[name]) for name, row in _KEYS.items()}
     improved, reduced = (_bools(given, name, n) for name in ("improved", "reduced"))
-    steps = checked(STATE["num_steps"], given["num_steps"], label="state_dict['num_steps']")
+    steps = checked(_ROWS["num_steps"], given["num_steps"], label="state_dict['num_steps']")
     check_held(loaded["best"], dtype)
     bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]
     fields = {
@@ -137,13 +150,13 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
     kept = {k: v for k, v in given.items() if k not in events} if _is_mapping(given) else given
     check_keys(label, kept, ["age", *needed])
     fields = {}
-    age = _field(given, "age", STATE["num_steps"], state.n)
+    age = _field(given, "age", _ROWS["num_steps"], state.n)
     fields["born"] = steps - age
     for name in needed:
         size: int | None = state.size_of(STATE[name])
         if name == "recent":  # windows may have been longer once
             size = None
-        fields[name] = _field(given, name, STATE[name], size)
+        fields[name] = _field(given, name, _ROWS[name], size)
     if "recent" in fields:
         _check_window(fields["recent"], state)
     recorded = [name for name in events if name in given]
@@ -169,7 +182,7 @@ def _check_window(recent: Tensor, state: LaneState) -> None:
 
 def _events(given: Mapping[str, Any], state: LaneState, all_events: bool) -> dict[str, Tensor]:
     """Return recorded events, if as many are recorded here, checked against one another."""
-    rows = {name: row for name, row in STATE.items() if row.who == "events"}
+    rows = {name: row for name, row in _ROWS.items() if row.who == "events"}
     first = given["events_lane"]
     size = state.size_of(rows["events_lane"])
     one_row = isinstance(first, Tensor) and not first.is_nested and first.ndim == 1

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 from ..lanes.readable import kind_of
 from .batched import BatchedReduceLROnPlateau
-from .composed import Composed
 from .plateau import ReduceLROnPlateau
+from .scaled_schedule import Composed
 from .scales import Scales, optimizers_of
 
 __all__ = ["compose"]

@@ -29,7 +29,9 @@ __all__ = [
 COUNT = SETTINGS["patience"]
 RATES = SETTINGS["min_lr"]  # of float rates; those of lanes must fit float32 besides
 # Half of what float64 counts exactly, so that steps can count on for longer than any run.
-EPOCHS = STATE["born"]._replace(name="last_epoch", low=-(2.0**52), high=2.0**52)
+EPOCHS = STATE["born"]._replace(
+    name="last_epoch", low=-(2.0**52), high=2.0**52, open_low=True, open_high=True
+)
 
 IN_CORE = {  # numbers of the core
     "best": STATE["best"],

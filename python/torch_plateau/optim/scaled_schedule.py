@@ -1,4 +1,4 @@
-"""What ``compose`` returns: the rates of a schedule times the scale of a plateau."""
+"""A schedule whose rates are scaled by a plateau: what ``compose`` returns."""
 
 from __future__ import annotations
 
@@ -290,12 +290,14 @@ class Composed(TorchPlateau):
         given["_plain"] = [checked_rate(RATE, each, f"_plain[{i}]") for i, each in enumerate(plain)]
         for i, (each, rate) in enumerate(zip(plain, rates, strict=True)):
             checked_rate(RATE, rate, f"_rates[{i}]")
-            if isinstance(each, Tensor) is not isinstance(rate, Tensor):
-                raise TypeError(f"_rates[{i}]: expected {kind_of(each)}, got {kind_of(rate)}")
+            shapes = {one.shape if isinstance(one, Tensor) else None for one in (each, rate)}
+            if len(shapes) > 1:
+                raise TypeError(f"_rates[{i}]: expected the kind and shape of _plain[{i}]")
         for i, schedule in enumerate(items_of(schedules, "schedules", len(optimizers))):
             if not isinstance(schedule, LRScheduler) or schedule.optimizer is not optimizers[i]:
                 raise TypeError(f"schedules[{i}]: expected one of its optimizer")
-        checked(SETTINGS["min_lr"], given["_floors"], len(groups), label="min_lr")
+        floors = checked(SETTINGS["min_lr"], given["_floors"], len(groups), scalar=False)
+        given["_floors"] = floors.tolist()
         self.__dict__.update(given)
         self._seen = self._fingerprints()
         self._attach()
