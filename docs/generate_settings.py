@@ -101,9 +101,7 @@ def main() -> int:
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path.relative_to(ROOT)))
     if stale:
-        sys.stderr.write(
-            f"{', '.join(stale)}: not as the table has it: run nox -s stubs\n"
-        )
+        sys.stderr.write(f"{', '.join(stale)}: not as the table has it: run nox -s stubs\n")
     return bool(stale)
 
 
