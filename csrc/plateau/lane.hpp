@@ -152,7 +152,8 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   }
   const std::int32_t warmup = settings.warmup_steps[lane];
   const int warming = step <= warmup ? kAskWarmUp : 0;
-  if (on_nan == kNanCut) {
+  const bool may_cut = step >= settings.min_steps[lane];
+  if (on_nan == kNanCut && may_cut) {
     told.say(kCutByNan);
     if (!warming) count_at_min(lanes, lane);
     return kAskCut | warming;
@@ -185,7 +186,7 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   } else {
     told.say(kBad | (is_first ? kAlsoFirst : 0) | (gain ? kAlsoGain : 0), clock, patience);
   }
-  return ask | (fires(clock, borne(patience, counting)) ? kAskCut : 0);
+  return ask | (may_cut && fires(clock, borne(patience, counting)) ? kAskCut : 0);
 }
 
 PLATEAU_HD inline std::int64_t take_ticket(std::int64_t* counter) noexcept {
