@@ -18,6 +18,15 @@ FEATURES = {
     "window": lambda r: {"window": r.randrange(1, 6)},
     "max_reductions": lambda r: {"max_reductions": r.randrange(1, 4)},
     "patience_at_min": lambda r: {"patience_at_min": r.randrange(1, 5)},
+    "stop_patience": lambda r: {
+        "stop_patience": r.randrange(8),
+        "stop_threshold": r.choice([0.0, 0.01, 0.3]),
+        "stop_threshold_mode": r.choice(MODES),
+        "stop_mult": r.choice([1.0, 1.5, 2.0, 1.0 + r.random()]),
+    },
+    "max_steps": lambda r: {"max_steps": r.randrange(1, 60)},
+    "stop_at": lambda r: {"stop_at": r.choice([-2.0, 2.0, r.uniform(-1, 1)])},
+    "diverge_at": lambda r: {"diverge_at": r.choice([-2.0, 2.0, r.uniform(-1, 1)])},
     "warmup": lambda r: {
         "warmup_steps": r.choice([0, 1, 3, 10]),
         "warmup_start_factor": r.choice([0.0, 0.1, 1.0, r.random()]),

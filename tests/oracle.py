@@ -90,17 +90,26 @@ class OneLane:
             window=1,
             max_reductions=None,
             patience_at_min=None,
+            stop_patience=None,
+            stop_threshold=0.0,
+            stop_threshold_mode="abs",
+            stop_mult=1.0,
+            max_steps=None,
+            stop_at=None,
+            diverge_at=None,
             warmup_steps=0,
             warmup_start_factor=0.0,
         )
         self.__dict__.update(settings)
         self.rates = list(rates)
         self.floors = self.min_lr if isinstance(self.min_lr, list) else [self.min_lr] * len(rates)
-        self.best = math.inf if self.mode == "min" else -math.inf
+        self.best = self.stop_best = math.inf if self.mode == "min" else -math.inf
         self.steps = 0  # that the lane took: not as masked or finished
         self.num_bad_epochs = self.cooldown_counter = self.bad_at_min = 0
-        self.num_reductions = self.last_reduction = 0
-        self.improved = self.reduced = self.finished = self.once_due = False
+        self.num_reductions = self.last_reduction = self.best_step = 0
+        self.stop_best_at = self.stop_waited = 0  # decisions: of the best, and bad since
+        self.improved = self.reduced = self.once_due = False
+        self.stop_reason = None
         self.pending = []  # metrics to accumulate
         self.recent = []  # the window
         self.smooth, self.smooth_weight = 0.0, 1.0
@@ -112,11 +121,18 @@ class OneLane:
         if self.finished or not active or (missing and self.nan == "skip"):
             return
         if missing and self.nan == "freeze":
-            self.finished = True
+            self.finish("nan")
             return
         self.steps += 1
+        self.take(metric)
+        if self.max_steps is not None and self.steps >= self.max_steps:
+            self.finish("max_steps")
+
+    def take(self, metric):
+        missing = math.isnan(metric)
         warming = self.steps <= self.warmup_steps
         if missing and self.nan == "cut" and self.steps >= self.min_steps:
+            self.count_to_stop(metric, warming)
             if not warming:
                 self.count_at_min()
             self.cut(metric)
@@ -124,11 +140,52 @@ class OneLane:
         value = self.filtered(metric)
         if value is None:
             return
+        reason = self.stopped_by(value, missing and self.nan != "bad")
+        if reason:
+            self.finish(reason)
+        if reason == "diverged":
+            return
         self.improved = self.is_better(value)
         if self.improved:
-            self.best = value
+            self.best, self.best_step = value, self.steps
+        self.count_to_stop(value, warming)
         if not warming:
             self.count(value)
+
+    @property
+    def finished(self):
+        return self.stop_reason is not None
+
+    def finish(self, reason):
+        self.stop_reason = self.stop_reason or reason
+
+    def stopped_by(self, value, nan_has_a_rule):
+        """Why the value itself ends the lane, asked as Lightning's EarlyStopping asks."""
+        sign = 1 if self.mode == "min" else -1
+        if self.diverge_at is not None and not math.isfinite(value):
+            return None if math.isnan(value) and nan_has_a_rule else "diverged"
+        if self.stop_at is not None and sign * value < sign * self.stop_at:
+            return "target"
+        if self.diverge_at is not None and sign * value > sign * self.diverge_at:
+            return "diverged"
+        return None
+
+    def count_to_stop(self, value, warming):
+        if self.stop_patience is None:
+            return
+        gate = (self.stop_best, self.stop_threshold, self.stop_threshold_mode, 0.0)
+        if self.is_better(value, *gate):
+            self.stop_best = value
+            self.stop_best_at += self.stop_waited + 1
+            self.stop_waited = 0
+        elif warming:
+            self.stop_best_at += 1
+        else:
+            self.stop_waited += 1
+            now = self.stop_best_at + self.stop_waited
+            bears = now + 1 <= self.stop_mult * self.stop_best_at + self.stop_patience
+            if not bears and self.steps >= self.min_steps:
+                self.finish("patience")
 
     def filtered(self, value):
         """The value to decide by: accumulated, windowed, smoothed. None: not yet."""
@@ -147,16 +204,23 @@ class OneLane:
             value = self.smooth / (1.0 - self.smooth_weight)
         return value
 
-    def is_better(self, value):
+    def is_better(self, value, *gate):
+        """Whether it beats best by the threshold, or by another gate."""
+        best, threshold, mode, atol = gate or (
+            self.best,
+            self.threshold,
+            self.threshold_mode,
+            self.atol,
+        )
         sign = -1.0 if self.mode == "min" else 1.0
-        if self.threshold_mode == "rel":
-            bar = self.best * (1.0 + sign * self.threshold) + sign * self.atol
-        elif self.threshold_mode == "abs":
-            bar = self.best + sign * (self.threshold + self.atol)
-        elif math.isinf(self.best):
-            bar = self.best
+        if mode == "rel":
+            bar = best * (1.0 + sign * threshold) + sign * atol
+        elif mode == "abs":
+            bar = best + sign * (threshold + atol)
+        elif math.isinf(best):
+            bar = best
         else:
-            bar = self.best + sign * abs(self.best) * self.threshold + sign * self.atol
+            bar = best + sign * abs(best) * threshold + sign * atol
         return value < bar if self.mode == "min" else value > bar
 
     def count(self, value):
@@ -181,7 +245,8 @@ class OneLane:
     def count_at_min(self):
         if self.patience_at_min is not None and self.at_min_lr:
             self.bad_at_min += 1
-            self.finished = self.finished or self.bad_at_min >= self.patience_at_min
+            if self.bad_at_min >= self.patience_at_min:
+                self.finish("floor")
 
     def lowered(self, group):
         """The rate after a cut, None if that leaves it alone."""
@@ -207,7 +272,7 @@ class OneLane:
             self.num_reductions += 1
             self.last_reduction = self.steps
             if self.max_reductions is not None and self.num_reductions >= self.max_reductions:
-                self.finished = True
+                self.finish("max_reductions")
 
     @property
     def published(self):

@@ -123,7 +123,31 @@ def test_the_textbook_history_is_told_as_in_a_textbook():
             {"patience": 9, "nan": "skip"},
             ["first value", "NaN: skipped", "plateau starts: bad 1 of 9"],
         ),
-        ([1, NAN, 1], {"nan": "freeze"}, ["first value", "NaN, finished", "finished"]),
+        ([1, NAN, 1], {"nan": "freeze"}, ["first value", "NaN, finished (nan)", "finished"]),
+        (
+            [1, 1, 3, 1],
+            {"patience": 9, "diverge_at": 2},
+            [
+                "first value",
+                "plateau starts: bad 1 of 9",
+                "past the bound, finished (diverged)",
+                "finished",
+            ],
+        ),
+        ([NAN, 1], {"diverge_at": 2}, ["NaN, finished (diverged)", "finished"]),
+        ([INF, 1], {"diverge_at": 2}, ["infinite, finished (diverged)", "finished"]),
+        ([1, 1], {"stop_at": 1.5}, ["first value, finished (target)", "finished"]),
+        (
+            [1, 1, 1, 1],
+            {"patience": 9, "stop_patience": 2},
+            [
+                "first value",
+                "plateau starts: bad 1 of 9",
+                "bad 2 of 9, finished (patience)",
+                "finished",
+            ],
+        ),
+        ([1, 2], {"max_steps": 1}, ["first value, finished (max_steps)", "finished"]),
         (
             [1, NAN, NAN],
             {"nan": "cut", "min_lr": 0.01},
@@ -135,14 +159,14 @@ def test_the_textbook_history_is_told_as_in_a_textbook():
             [
                 "first value",
                 "cut due, rate at its floor",
-                "cut due, rate at its floor, finished",
+                "cut due, rate at its floor, finished (floor)",
                 "finished",
             ],
         ),
         (
             [1, 1, 1],
             {"patience": 0, "max_reductions": 1},
-            ["first value", "bad 1 > patience 0: cut {}, finished", "finished"],
+            ["first value", "bad 1 > patience 0: cut {}, finished (max_reductions)", "finished"],
         ),
         (
             [1, 2, 1, 2],

@@ -38,6 +38,10 @@ OPTIONS = {
     "accumulate": [1, 2, 3],
     "max_reductions": [3, 10, 1000],
     "patience_at_min": [2, 5, 1000],
+    "stop_patience": [8, 30, 1000],
+    "stop_threshold": [0.0, 0.125],
+    "stop_mult": [1.0, 2.0],
+    "max_steps": [20, 1000],
     "warmup_steps": [0, 3, 8],
     "warmup_start_factor": [0.0, 0.3, 1.0],
 }
@@ -112,7 +116,7 @@ class LoneLane:
         self.lanes.load_state_dict(state)
 
     def read(self):
-        names = (*READ, "finished", "at_min_lr", "last_reduction")
+        names = (*READ, "finished", "stop_reason", "best_step", "at_min_lr", "last_reduction")
         found = {name: getattr(self.lanes, name).item() for name in names}
         return found | {name: getattr(self.lanes, name).tolist() for name in ("lr", "lr_master")}
 

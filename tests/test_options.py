@@ -120,6 +120,9 @@ class Run:
         ):
             assert getattr(lanes, name).tolist() == [getattr(each, name) for each in oracles], name
         assert lanes.last_reduction.tolist() == [each.last_reduction for each in oracles]
+        assert lanes.stop_reasons() == [each.stop_reason for each in oracles]
+        if "best_step" in lanes.state_dict()["options"]:
+            assert lanes.best_step.tolist() == [each.best_step for each in oracles]
         if self.capacity:
             self.check_events()
 

@@ -24,8 +24,10 @@ enum Reason : std::uint8_t {
   kBetter,
   kBad,
   kCutByNan,  ///< NaN: cut now
+  kDiverged,  ///< past `diverge_at`: the lane is finished, and nothing else counts
 };
-constexpr const char* kReasons = "passed skipped froze collecting warming cooling better bad nan";
+constexpr const char* kReasons =
+    "passed skipped froze collecting warming cooling better bad nan diverged";
 
 /// Bits beside the reason.
 enum Also : std::uint8_t {
@@ -55,6 +57,7 @@ enum Ask : int {
   kAskImproved = 1,
   kAskCut = 2,     ///< lower the rates
   kAskWarmUp = 4,  ///< publish the rates times the warm-up's factor
+  kAskFinish = 8,  ///< the lane's steps are used up
 };
 
 PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
@@ -117,11 +120,54 @@ PLATEAU_HD inline void raise_flag(const Lanes& lanes, std::int64_t lane, Flag fl
   lanes.state.flags[lane] = static_cast<std::uint8_t>(lanes.state.flags[lane] | flag);
 }
 
+/// Finishes a lane, unless something else did before.
+PLATEAU_HD inline void finish(const Lanes& lanes, std::int64_t lane, StopReason why) noexcept {
+  if (flags_of(lanes, lane) & kFinished) return;
+  raise_flag(lanes, lane, kFinished);
+  lanes.state.stop_reason[lane] = why;
+}
+
+/// Whether a value by itself finishes its lane. In the order of Lightning's EarlyStopping: is it
+/// finite, does it reach the target, does it pass the bound. `nan_is_bad`: NaN has no other rule.
+PLATEAU_HD inline StopReason stop_by_value(const Settings& settings, std::int64_t lane,
+                                           double value, bool maximize, bool nan_is_bad) noexcept {
+  const double target = settings.stop_at[lane], bound = settings.diverge_at[lane];
+  const bool is_bound = is_finite(bound);
+  if (is_bound && (is_nan(value) ? nan_is_bad : !is_finite(value))) return kByDivergence;
+  if (is_finite(target) && beats(value, target, maximize)) return kByTarget;
+  return is_bound && beats(bound, value, maximize) ? kByDivergence : kGoesOn;
+}
+
+/// One more value by the gate and the best of `stop_patience`: too many bad ones finish the lane.
+/// A warm-up moves the step of the best along, so that none of its steps are borne.
+PLATEAU_HD inline void count_to_stop(const Lanes& lanes, std::int64_t lane, std::int64_t step,
+                                     double value, bool warming) noexcept {
+  const State& state = lanes.state;
+  if (!state.judged) return;
+  const Settings& settings = lanes.settings;
+  const Gate gate = gate_of(settings.mode[lane], settings.stop_threshold[lane],
+                            settings.stop_threshold_mode[lane], 0.0);
+  double& best = state.stop_best[lane];
+  const double from = !is_nan(best) ? best : gate.maximize ? -kInfinity : kInfinity;
+  const bool improved = improves(value, from, gate);
+  if (improved) best = value;
+  const std::int64_t judged = ++state.judged[lane];
+  if (improved || warming) {
+    state.stop_best_at[lane] = judged;
+    return;
+  }
+  const double borne = settings.stop_mult[lane] * static_cast<double>(state.stop_best_at[lane]) +
+                       static_cast<double>(settings.stop_patience[lane]);
+  if (static_cast<double>(judged + 1) > borne && step >= settings.min_steps[lane]) {
+    finish(lanes, lane, kByPatience);
+  }
+}
+
 /// One more bad step of a lane: at its floor too many of them finish it.
 PLATEAU_HD inline void count_at_min(const Lanes& lanes, std::int64_t lane) noexcept {
   std::int32_t* bad = lanes.state.at_min_steps;
   if (!bad || !(flags_of(lanes, lane) & kAtMin)) return;
-  if (++bad[lane] >= lanes.settings.patience_at_min[lane]) raise_flag(lanes, lane, kFinished);
+  if (++bad[lane] >= lanes.settings.patience_at_min[lane]) finish(lanes, lane, kAtFloor);
 }
 
 /// A step passes the lane by, which does not age.
@@ -146,26 +192,40 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   }
   if (on_nan == kNanFreeze) {
     told.say(kFroze);
-    raise_flag(lanes, lane, kFinished);
+    finish(lanes, lane, kByNan);
     pass_by(lanes, lane);
     return 0;
   }
   const std::int32_t warmup = settings.warmup_steps[lane];
-  const int warming = step <= warmup ? kAskWarmUp : 0;
+  const bool warming = step <= warmup;
+  const std::int32_t most = settings.max_steps[lane];
+  const int always =
+      (warming ? kAskWarmUp : 0) | (most != kNoLimit && step >= most ? kAskFinish : 0);
   const bool may_cut = step >= settings.min_steps[lane];
   if (on_nan == kNanCut && may_cut) {
     told.say(kCutByNan);
+    count_to_stop(lanes, lane, step, metric, warming);
     if (!warming) count_at_min(lanes, lane);
-    return kAskCut | warming;
+    return kAskCut | always;
   }
   if (!filtered(lanes, lane, metric)) {
     told.say(kCollecting, lanes.state.taken[lane], settings.accumulate[lane]);
-    return warming;
+    return always;
+  }
+  const StopReason stop = stop_by_value(settings, lane, metric, gate.maximize, on_nan == kNanBad);
+  if (stop != kGoesOn) finish(lanes, lane, stop);
+  if (stop == kByDivergence) {
+    told.say(kDiverged);
+    return always;
   }
   const bool improved = beats(metric, bar, gate.maximize);
   const bool gain = !improved && beats(metric, best, gate.maximize);
-  if (improved) best = static_cast<T>(metric);
-  const int ask = (improved ? kAskImproved : 0) | warming;
+  if (improved) {
+    best = static_cast<T>(metric);
+    if (lanes.state.best_step) lanes.state.best_step[lane] = step;
+  }
+  count_to_stop(lanes, lane, step, metric, warming);
+  const int ask = (improved ? kAskImproved : 0) | always;
   if (warming) {
     told.say(kWarming, step, warmup);
     return ask;
@@ -249,16 +309,19 @@ PLATEAU_HD int step_group(const Lanes& lanes, std::int64_t lane, std::int64_t gr
 PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
                                int done) noexcept {
   int outcome = ask & kAskImproved ? kImproved : 0;
-  if (!(ask & kAskCut)) return outcome;
-  outcome |= end_fire(lanes, lane, step, done & kDoneReduced, lanes.state.clock[lane]);
-  if (!lanes.state.flags) return outcome;
-  std::uint8_t flags = lanes.state.flags[lane] | kOnceFired;
-  flags = static_cast<std::uint8_t>(done & kDoneRoom ? flags & ~kAtMin : flags | kAtMin);
-  if ((outcome & kReduced) &&
-      lanes.state.num_reductions[lane] >= lanes.settings.max_reductions[lane]) {
-    flags |= kFinished;
+  if (ask & kAskCut) {
+    outcome |= end_fire(lanes, lane, step, done & kDoneReduced, lanes.state.clock[lane]);
+    if (lanes.state.flags) {
+      const std::uint8_t flags = lanes.state.flags[lane] | kOnceFired;
+      lanes.state.flags[lane] =
+          static_cast<std::uint8_t>(done & kDoneRoom ? flags & ~kAtMin : flags | kAtMin);
+    }
+    if ((outcome & kReduced) &&
+        lanes.state.num_reductions[lane] >= lanes.settings.max_reductions[lane]) {
+      finish(lanes, lane, kByMaxReductions);
+    }
   }
-  lanes.state.flags[lane] = flags;
+  if (ask & kAskFinish) finish(lanes, lane, kByMaxSteps);
   return outcome;
 }
 

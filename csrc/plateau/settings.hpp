@@ -54,6 +54,7 @@ constexpr Domain kNumbers{-kInfinity, kInfinity, "a number"};
 constexpr Domain kCounts{0, kMost, "an integer from 0 to 2147483646"};
 constexpr Domain kSome{1, kMost, "an integer from 1 to 2147483646"};
 constexpr Domain kSteps{0, 0x1p53, "an integer of 0 or more", false, true};
+constexpr Domain kMultiples{1, kInfinity, "finite and at least 1", false, true};
 
 enum class Of : std::uint8_t { kLane, kGroup, kCount, kBatch, kWindow, kEvent };
 
@@ -92,7 +93,7 @@ constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
   X(initial_patience, std::int32_t, kLane, kAsPatience, kCounts, kAnyOther,                        \
     "The patience until the first cut is due.")                                                    \
   X(min_steps, std::int32_t, kLane, 0, kCounts, kAnyOther,                                         \
-    "A lane is not cut before it has taken so many steps.")                                        \
+    "A lane is neither cut nor finished by stop_patience before it has taken so many steps.")      \
   X(smoothing, double, kLane, 0.0, kShares, kAnyOther,                                             \
     "Decide by an exponential average that keeps this share of itself, corrected for its start.")  \
   X(accumulate, std::int32_t, kLane, 1, kSome, kAnyOther,                                          \
@@ -104,6 +105,23 @@ constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
   X(patience_at_min, std::int32_t, kLane, kNoLimit, kSome, kAnyOther,                              \
     "A lane is finished after so many bad steps in a row in which no rate of it could be "         \
     "lowered.")                                                                                    \
+  X(stop_patience, std::int32_t, kLane, kNoLimit, kCounts, kAnyOther,                              \
+    "A lane is finished by so many bad steps in a row (0 as 1), by a gate and a best of their "    \
+    "own, in a cooldown too.")                                                                     \
+  X(stop_threshold, double, kLane, 0.0, kFinite, kNever,                                           \
+    "How much better than the best of stop_patience a metric must be to count there.")             \
+  X(stop_threshold_mode, std::uint8_t, kLane, kAbs, kThresholdModes, kNever,                       \
+    "What stop_threshold is a share of, as threshold_mode has it.")                                \
+  X(stop_mult, double, kLane, 1.0, kMultiples, kNever,                                             \
+    "With it stop_patience bears more after a late best: the lane is finished by a bad step "      \
+    "after which step + 1 > stop_mult * step of the best + stop_patience.")                        \
+  X(max_steps, std::int32_t, kLane, kNoLimit, kSome, kAnyOther,                                    \
+    "A lane is finished when it has taken so many steps.")                                         \
+  X(stop_at, double, kLane, kInfinity, kFinite, kAnyOther,                                         \
+    "A lane is finished by a metric that is better than this target.")                             \
+  X(diverge_at, double, kLane, kInfinity, kFinite, kAnyOther,                                      \
+    "A lane is finished by a metric that is worse than this or infinite, and by NaN where nan is " \
+    "bad; such a metric counts for nothing else.")                                                 \
   X(warmup_steps, std::int32_t, kLane, 0, kCounts, kAnyOther,                                      \
     "Steps in which the rate rises in a straight line; metrics count for best alone meanwhile.")   \
   X(warmup_start_factor, double, kLane, 0.0, kUnit, kNever,                                        \

@@ -31,6 +31,21 @@ enum Flag : std::uint8_t {
   kOnceFired = 2,  ///< the first cut was due: `initial_patience` is over
   kAtMin = 4,      ///< no rate of the lane can be lowered any more, as of the last cut
 };
+/// What finished a lane; in the order in which a step asks, and the first that holds stays.
+enum StopReason : std::uint8_t {
+  kGoesOn,
+  kByNan,            ///< `nan` is freeze
+  kByDivergence,     ///< `diverge_at`, but for a bound that is passed where the target is too
+  kByTarget,         ///< `stop_at`
+  kByPatience,       ///< `stop_patience`
+  kAtFloor,          ///< `patience_at_min`
+  kByMaxReductions,  ///< `max_reductions`
+  kByMaxSteps,       ///< `max_steps`
+  kPruned,           ///< from outside
+};
+constexpr const char* kStopReasons =
+    "none nan diverged target patience floor max_reductions max_steps pruned";
+constexpr Domain kStops{0, kPruned, "a code from 0 to 8"};
 constexpr Domain kFlags{0, 7, "flags from 0 to 7"};
 constexpr Domain kOutcomes{0, 7, "bits from 0 to 7"};
 constexpr Domain kClocks{-kMost, kMost, "an integer from -2147483646 to 2147483646"};
@@ -39,13 +54,15 @@ constexpr Domain kTallies{0, 0x1p30, "an integer from 0 to 1073741824"};
 constexpr Domain kHeld{0, std::numeric_limits<float>::max(),
                        "finite, not negative and at most 3.4e38, as float32 is"};
 constexpr Domain kAnything{kInfinity, -kInfinity, "anything"};  // NaN too
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
 
 // name, type, of what there is one, first value, domain, and what lanes have it: all (`always`),
 // those with any optional part (`parts`), with recorded events (`events`), or with that setting.
 //
 // A lane's age, the steps that it took, is num_steps - born: steps that pass a lane by are added to
-// `born`, so those that do not cost nothing. Its best begins as the worst there is of its mode.
+// `born`, so those that do not cost nothing. Its best begins as the worst there is of its mode,
+// that of stop_patience as NaN: it is none yet.
 #define PLATEAU_STATE(X)                                            \
   X(best, Best, kLane, 0, kNumbers, always)                         \
   X(clock, std::int32_t, kLane, 0, kClocks, always)                 \
@@ -58,7 +75,12 @@ constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
   X(rate, double, kGroup, 0, kHeld, always)                         \
   X(published, float, kGroup, 0, kHeld, always)                     \
   X(flags, std::uint8_t, kLane, 0, kFlags, parts)                   \
+  X(stop_reason, std::uint8_t, kLane, 0, kStops, parts)             \
+  X(best_step, std::int64_t, kLane, 0, kSteps, parts)               \
   X(at_min_steps, std::int32_t, kLane, 0, kCounts, patience_at_min) \
+  X(stop_best, double, kLane, kNone, kAnything, stop_patience)      \
+  X(stop_best_at, std::int64_t, kLane, 0, kSteps, stop_patience)    \
+  X(judged, std::int64_t, kLane, 0, kSteps, stop_patience)          \
   X(total, double, kLane, 0, kAnything, accumulate)                 \
   X(taken, std::int32_t, kLane, 0, kCounts, accumulate)             \
   X(pushed, std::int64_t, kLane, 0, kSteps, window)                 \

@@ -122,6 +122,7 @@ void register_tables(py::module_& m) {
   m.def("state_table", &state_table, "A row per field of the state, see csrc/plateau/state.hpp.");
   m.def("bits", &bits, "What is packed in bytes: outcome and flags, and why of a replay.");
   m.attr("REASONS") = kReasons;
+  m.attr("STOP_REASONS") = kStopReasons;
   m.attr("LANES_PER_COUNT") = kLanesPerCount;
 }
 

@@ -9,6 +9,7 @@ from .histories.diagnose import Finding, diagnose
 from .histories.replay import Replay, replay
 from .histories.sweep import Sweep, sweep
 from .lanes.lanes import PlateauLanes
+from .lanes.table import STOP_REASONS
 from .optim.batched import BatchedReduceLROnPlateau
 from .optim.best import LaneBest
 from .optim.compose import compose
@@ -17,6 +18,7 @@ from .optim.plateau import ReduceLROnPlateau
 from .saving import save_atomically
 
 __all__ = [
+    "STOP_REASONS",
     "BatchedReduceLROnPlateau",
     "Finding",
     "LaneBest",

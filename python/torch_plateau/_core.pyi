@@ -15,6 +15,7 @@ __all__: list[str] = [
     "Memory",
     "RATES_CHANGED",
     "REASONS",
+    "STOP_REASONS",
     "UNREADABLE",
     "bits",
     "build_info",
@@ -174,5 +175,6 @@ FIRED: int = 1
 LANES_PER_COUNT: int = 256
 MOVED: int = -2
 RATES_CHANGED: int = 2
-REASONS: str = "passed skipped froze collecting warming cooling better bad nan"
+REASONS: str = "passed skipped froze collecting warming cooling better bad nan diverged"
+STOP_REASONS: str = "none nan diverged target patience floor max_reductions max_steps pruned"
 UNREADABLE: int = -1

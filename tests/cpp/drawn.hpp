@@ -51,7 +51,8 @@ template <class T>
 std::vector<T> allowed(const Domain& domain, T off, unsigned part, bool parts) {
   if (part != kNever && !parts) return {off};
   std::vector<T> found = within<T>(domain);
-  found.push_back(off);
+  const bool is_limit = !(off >= domain.low && off <= domain.high);
+  found.insert(found.end(), is_limit ? 2 * found.size() : 1, off);  // or no lane would go on
   return found;
 }
 

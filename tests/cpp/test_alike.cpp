@@ -129,6 +129,8 @@ void a_replay_is_steps_and_a_replay_that_tells_why_is_too() {
   CHECK(cut > 20000);
 }
 
+std::set<int> stops;  // reasons for which lanes were finished
+
 /// The rows that tell why against what each lane tells of its steps. Returns the former.
 template <class B>
 std::vector<std::uint8_t> compare_told(const Draw& draw) {
@@ -144,6 +146,7 @@ std::vector<std::uint8_t> compare_told(const Draw& draw) {
       double metric = metric_at<double>(history.at(epoch), lane);
       Told told;
       step_lane<B>(lanes, lane, lanes.age(lane) + 1, metric, told);
+      if (told.why & kAlsoFinished) stops.insert(lanes.state.stop_reason[lane]);
       told_of.value.push_back(metric);
       told_of.why.push_back(told.why);
       told_of.gate.push_back(told.gate);
@@ -171,8 +174,10 @@ void a_replay_writes_down_what_each_step_tells_and_every_reason_there_is() {
       }
     }
   }
-  CHECK(reasons.size() == kCutByNan + 1);
+  CHECK(reasons.size() == kDiverged + 1);
   CHECK((bits & ~kReasonBits) == (kAlsoFinished | kAlsoFirst | kAlsoGain));
+  CHECK((stops == std::set<int>{kByNan, kByDivergence, kByTarget, kByPatience, kAtFloor,
+                                kByMaxReductions, kByMaxSteps}));
 }
 
 void threads_share_the_lanes_of_a_replay() {

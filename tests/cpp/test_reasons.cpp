@@ -154,6 +154,102 @@ void a_lane_is_finished_by_bad_steps_at_its_floor() {
   CHECK(lane.tells(1.0, kPassed));
 }
 
+/// Whether a step on `metric` finishes the lane for this reason.
+bool ends(Lane& lane, double metric, StopReason reason) {
+  Told told;
+  const Lanes lanes = lane.held.lanes();
+  step_lane<double>(lanes, 0, lanes.age(0) + 1, metric, told);
+  lanes.count_steps(1);
+  return (told.why & kAlsoFinished) && lanes.state.stop_reason[0] == reason;
+}
+
+Choices<Vector> ending(double target, double bound) {
+  Choices<Vector> settings = bearing(9);
+  settings.stop_at = target;
+  settings.diverge_at = bound;
+  return settings;
+}
+
+void a_metric_past_its_bound_or_not_finite_counts_for_nothing_but_the_end() {
+  for (const double metric : {3.0, kInfinity, -kInfinity, kNan}) {
+    Lane lane(ending(-1.0, 2.0));
+    CHECK(lane.tells(2.0, kBetter, 0, 0, kImproved));  // at the bound, not past it
+    CHECK(lane.tells(metric, kDiverged | kAlsoFinished));
+    CHECK(lane.held.state.best[0] == 2.0 && lane.held.state.clock[0] == 0);
+    CHECK(lane.held.state.stop_reason[0] == kByDivergence);
+    CHECK(lane.held.lanes().age(0) == 2);
+    CHECK(lane.tells(0.0, kPassed));
+  }
+}
+
+void nan_diverges_unless_it_has_a_rule_of_its_own() {
+  Choices<Vector> settings = ending(kInfinity, 2.0);
+  settings.nan = kNanSkip;
+  Lane skip(settings);
+  CHECK(skip.tells(kNan, kSkipped));
+  settings.nan = kNanCut;
+  Lane cut(settings);
+  CHECK(cut.tells(kNan, kCutByNan, 0, 0, kFired | kReduced));
+  settings.min_steps = 9;
+  Lane bad(settings);
+  CHECK(bad.tells(kNan, kBad, 1, 9));
+  settings.nan = kNanFreeze;
+  Lane freeze(settings);
+  CHECK(ends(freeze, kNan, kByNan));
+}
+
+void a_target_is_reached_by_a_metric_that_is_better_than_it() {
+  Lane lane(ending(0.5, kInfinity));
+  CHECK(lane.tells(0.5, kBetter, 0, 0, kImproved));
+  CHECK(lane.tells(0.125, kBetter | kAlsoFinished, 0, 0, kImproved));
+  CHECK(lane.held.state.stop_reason[0] == kByTarget);
+  CHECK(lane.held.state.best[0] == 0.125 && lane.held.state.best_step[0] == 2);
+  Lane both(ending(2.0, 0.5));  // past the bound too
+  CHECK(ends(both, 1.0, kByTarget));
+  Lane infinite(ending(2.0, 3.0));
+  CHECK(ends(infinite, -kInfinity, kByDivergence));
+}
+
+void bad_steps_in_a_row_by_their_own_gate_finish_a_lane() {
+  Choices<Vector> settings = bearing(9);
+  settings.stop_patience = 2;
+  settings.stop_threshold = 0.25;
+  Lane lane(settings);
+  CHECK(lane.tells(1.0, kBetter, 0, 0, kImproved));
+  CHECK(lane.tells(0.75, kBad | kAlsoGain, 1, 9));
+  CHECK(lane.tells(0.625, kBad | kAlsoGain, 2, 9));  // better by the other gate
+  CHECK(lane.tells(0.25, kBetter, 0, 0, kImproved));
+  CHECK(lane.held.state.best_step[0] == 4);
+  CHECK(lane.tells(0.25, kBad, 1, 9));
+  CHECK(lane.tells(0.25, kBad | kAlsoFinished, 2, 9));
+  CHECK(lane.held.state.stop_reason[0] == kByPatience);
+}
+
+void the_first_reason_in_the_order_of_a_step_stays() {
+  Choices<Vector> settings = bearing(0);
+  settings.min_lr = 1.0;
+  settings.patience_at_min = 1;
+  settings.max_steps = 3;
+  Lane floor(settings);
+  CHECK(floor.tells(1.0, kBetter, 0, 0, kImproved));
+  CHECK(floor.tells(1.0, kBad, 1, 0, kFired));
+  CHECK(ends(floor, 1.0, kAtFloor));
+  settings.stop_patience = 2;
+  Lane patience(settings);
+  CHECK(patience.tells(1.0, kBetter, 0, 0, kImproved));
+  CHECK(patience.tells(1.0, kBad, 1, 0, kFired));
+  CHECK(ends(patience, 1.0, kByPatience));
+  settings = bearing(0);
+  settings.max_reductions = 1;
+  settings.max_steps = 2;
+  Lane reductions(settings);
+  CHECK(reductions.tells(1.0, kBetter, 0, 0, kImproved));
+  CHECK(ends(reductions, 1.0, kByMaxReductions));
+  Lane steps(settings);
+  CHECK(steps.tells(1.0, kBetter, 0, 0, kImproved));
+  CHECK(ends(steps, 0.25, kByMaxSteps));
+}
+
 void every_reason_and_bit_was_heard() {
   std::set<int> all{kAlsoFinished, kAlsoFirst, kAlsoGain};
   int code = 0;
@@ -161,7 +257,7 @@ void every_reason_and_bit_was_heard() {
   for (const char* at = kReasons; *at; ++at) {
     if (*at == ' ') all.insert(++code);
   }
-  CHECK(code == kCutByNan);
+  CHECK(code == kDiverged);
   CHECK(heard == all);
 }
 
@@ -176,6 +272,11 @@ int main() {
   nan_is_a_bad_step_or_none_or_a_cut_or_the_end();
   a_lane_is_finished_by_its_last_reduction();
   a_lane_is_finished_by_bad_steps_at_its_floor();
+  a_metric_past_its_bound_or_not_finite_counts_for_nothing_but_the_end();
+  nan_diverges_unless_it_has_a_rule_of_its_own();
+  a_target_is_reached_by_a_metric_that_is_better_than_it();
+  bad_steps_in_a_row_by_their_own_gate_finish_a_lane();
+  the_first_reason_in_the_order_of_a_step_stays();
   every_reason_and_bit_was_heard();
   std::printf("%d failures\n", failures);
   return failures != 0;

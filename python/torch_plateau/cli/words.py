@@ -17,7 +17,7 @@ __all__ = ["Step", "tell"]
 
 @dataclass(frozen=True)
 class Step:
-    """What was recorded of one step of a lane, by the names of the records, and what it cut."""
+    """What was recorded of one step of a lane, by the names of the records, and what came of it."""
 
     why: int
     count: int
@@ -27,6 +27,7 @@ class Step:
     improved: bool
     fired: bool
     cut: str  # which rates were lowered to what; empty for none
+    stop: str | None  # what finished the lane, if anything ever did
 
 
 def tell(step: Step) -> tuple[str, str]:
@@ -36,7 +37,7 @@ def tell(step: Step) -> tuple[str, str]:
     """
     words, event = _TOLD[REASONS[step.why & BITS["reason"]]](step)
     if step.why & BITS["finishes"]:
-        return f"{words}, finished", event or "finished"
+        return f"{words}, finished ({step.stop})", event or "finished"
     return words, event
 
 
@@ -76,6 +77,12 @@ def _odd(step: Step) -> str:
     return "plateau starts: " if step.count == 1 else ""
 
 
+def _diverged(step: Step) -> tuple[str, str]:
+    if math.isfinite(step.value):
+        return "past the bound", ""
+    return "NaN" if math.isnan(step.value) else "infinite", ""
+
+
 def _cut(step: Step, why: str, why_due: str) -> tuple[str, str]:
     if step.cut:
         return f"{why}cut {step.cut}", "cut"
@@ -92,4 +99,5 @@ _TOLD: dict[str, Callable[[Step], tuple[str, str]]] = {
     "better": _better,
     "bad": _bad,
     "nan": lambda step: _cut(step, "NaN: ", "NaN: "),
+    "diverged": _diverged,
 }

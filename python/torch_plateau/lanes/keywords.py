@@ -53,8 +53,8 @@ class LaneSettings(TypedDict, total=False):
     """The patience until the first cut is due. An integer from 0 to 2147483646; None unless
     told."""
     min_steps: Counts
-    """A lane is not cut before it has taken so many steps. An integer from 0 to 2147483646; 0
-    unless told."""
+    """A lane is neither cut nor finished by stop_patience before it has taken so many steps. An
+    integer from 0 to 2147483646; 0 unless told."""
     smoothing: Numbers
     """Decide by an exponential average that keeps this share of itself, corrected for its
     start. At least 0 and below 1; 0.0 unless told."""
@@ -70,6 +70,28 @@ class LaneSettings(TypedDict, total=False):
     patience_at_min: Counts | None
     """A lane is finished after so many bad steps in a row in which no rate of it could be
     lowered. An integer from 1 to 2147483646; None unless told."""
+    stop_patience: Counts | None
+    """A lane is finished by so many bad steps in a row (0 as 1), by a gate and a best of their
+    own, in a cooldown too. An integer from 0 to 2147483646; None unless told."""
+    stop_threshold: Numbers
+    """How much better than the best of stop_patience a metric must be to count there. Finite;
+    0.0 unless told."""
+    stop_threshold_mode: Words
+    """What stop_threshold is a share of, as threshold_mode has it. ``rel`` or ``abs`` or
+    ``rel_safe``; "abs" unless told."""
+    stop_mult: Numbers
+    """With it stop_patience bears more after a late best: the lane is finished by a bad step
+    after which step + 1 > stop_mult * step of the best + stop_patience. Finite and at least 1;
+    1 unless told."""
+    max_steps: Counts | None
+    """A lane is finished when it has taken so many steps. An integer from 1 to 2147483646; None
+    unless told."""
+    stop_at: Numbers | None
+    """A lane is finished by a metric that is better than this target. Finite; None unless
+    told."""
+    diverge_at: Numbers | None
+    """A lane is finished by a metric that is worse than this or infinite, and by NaN where nan
+    is bad; such a metric counts for nothing else. Finite; None unless told."""
     warmup_steps: Counts
     """Steps in which the rate rises in a straight line; metrics count for best alone meanwhile.
     An integer from 0 to 2147483646; 0 unless told."""

@@ -30,7 +30,7 @@ from .settings import (
     plain,
 )
 from .state import FINISHED, IMPROVED, REDUCED, LaneState
-from .table import RATE, SETTINGS, whole_number
+from .table import RATE, SETTINGS, STOP_REASONS, whole_number
 from .values import brief, check_keys, shown
 
 if TYPE_CHECKING:
@@ -290,11 +290,59 @@ class PlateauLanes:
 
     @property
     def finished(self) -> Tensor:
-        """Whether steps pass the lane by, by a limit or a frozen NaN; bool, ``(n,)``."""
+        """Whether steps pass the lane by, for its :attr:`stop_reason`; bool, ``(n,)``."""
         flags = self._state.fields.get("flags")
         if flags is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.device)
         return (flags & FINISHED).bool()
+
+    def all_finished(self) -> bool:
+        """Return whether every lane is finished; the one call in a loop that asks the device."""
+        return bool(self.finished.all())
+
+    @property
+    def stop_reason(self) -> Tensor:
+        """What finished the lane, a position in ``STOP_REASONS``, 0 for none; uint8, ``(n,)``.
+
+        The first of these that held, in the order in which a step asks::
+
+            nan              NaN, where nan is freeze
+            diverged         worse than diverge_at, infinite, or NaN where nan is bad
+            target           better than stop_at (and finite, where there is a diverge_at);
+                             also where it is worse than diverge_at
+            patience         stop_patience bad steps in a row, from step min_steps on
+            floor            patience_at_min bad steps at the floor
+            max_reductions   so many cuts
+            max_steps        so many steps
+            pruned           finished from outside
+
+        A step that ends a lane is whole: ``best`` and rates are as ever. Only a metric that
+        diverged counts for nothing else, and NaN that freezes is no step.
+        """
+        codes = self._state.fields.get("stop_reason")
+        if codes is None:
+            return torch.zeros(len(self), dtype=torch.uint8, device=self.device)
+        return codes.clone()
+
+    def stop_reasons(self) -> list[str | None]:
+        """Return :attr:`stop_reason` in words, None for lanes that go on; synchronises."""
+        return [STOP_REASONS[code] if code else None for code in self.stop_reason.tolist()]
+
+    @property
+    def best_step(self) -> Tensor:
+        """The lane's step (from 1) of its :attr:`best`, 0 for none; int64, ``(n,)``.
+
+        Counted for lanes with optional parts or events only, from when they have them: writing it
+        would cost other lanes more than all else that an improvement writes. Raises RuntimeError
+        for those.
+        """
+        steps = self._state.fields.get("best_step")
+        if steps is None:
+            raise RuntimeError(
+                "best_step: expected lanes with an optional part (as max_steps) or events, got "
+                "plain ones, which do not count it"
+            )
+        return steps.clone()
 
     @property
     def at_min_lr(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
-from .state import IMPROVED, REDUCED, LaneState
+from .state import FINISHED, IMPROVED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STATE, Row
 from .values import check_keys, checked, shown
 
@@ -31,7 +31,7 @@ def _with_room(row: Row) -> Row:
 
 _ROWS = STATE | {
     name: _with_room(STATE[name])
-    for name in ("num_reductions", "num_steps", "pushed", "events_written")
+    for name in ("num_reductions", "num_steps", "pushed", "judged", "events_written")
 }
 _COUNT = SETTINGS["patience"]
 _KEYS = {
@@ -159,6 +159,8 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
         fields[name] = _field(given, name, _ROWS[name], size)
     if "recent" in fields:
         _check_window(fields["recent"], state)
+    if "flags" in fields:
+        _check_stops(fields["flags"], fields["stop_reason"])
     recorded = [name for name in events if name in given]
     if recorded:
         check_keys(label, dict.fromkeys([*kept, *recorded]), ["age", *needed, *events])
@@ -169,6 +171,15 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
 
 def _is_mapping(given: Any) -> bool:
     return isinstance(given, Mapping)
+
+
+def _check_stops(flags: Tensor, reasons: Tensor) -> None:
+    odd = (flags & FINISHED).bool() != reasons.bool()
+    if odd.any():
+        raise ValueError(
+            "state_dict['options']['stop_reason']: expected one for the lanes that are finished, "
+            f"and 0 for others, got {int(reasons[odd][0])} at index {int(odd.nonzero()[0])}"
+        )
 
 
 def _check_window(recent: Tensor, state: LaneState) -> None:

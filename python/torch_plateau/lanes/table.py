@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _core
 
-__all__ = ["BITS", "RATE", "SETTINGS", "STATE", "Row", "whole_number"]
+__all__ = ["BITS", "RATE", "SETTINGS", "STATE", "STOP_REASONS", "Row", "whole_number"]
 
 _ALWAYS = 2**32 - 1  # every value but the one that a setting has unless told, csrc's kAnyOther
 
@@ -89,6 +89,7 @@ SETTINGS: dict[str, Row] = _rows(_core.settings_table())
 STATE: dict[str, Row] = _rows(_core.state_table())
 RATE = STATE["rate"]
 BITS: dict[str, int] = _core.bits()  # of bytes in the state and in the record of a replay
+STOP_REASONS = tuple(_core.STOP_REASONS.split())  # by their codes, 0 for none
 
 
 def whole_number(value: object, least: int = 0) -> bool:
