@@ -74,9 +74,9 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> list[Row]:
         _lowered(before[i], rates[i]) if reduced else ""
         for i, reduced in enumerate(column("reduced"))
     ]
-    stop = result.lanes.stop_reasons()[lane]
+    stop = [result.lanes.stop_reasons()[lane]] * result.epochs
     told = [column(each.name) for each in fields(Step) if each.name not in ("cut", "stop")]
-    steps = [Step(*each, stop) for each in zip(*told, cuts, strict=True)]
+    steps = [Step(*each) for each in zip(*told, cuts, stop, strict=True)]
     states = zip(*map(column, ("best", "num_bad_epochs", "cooldown_counter")), strict=True)
     return [
         Row(
