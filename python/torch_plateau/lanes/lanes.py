@@ -550,7 +550,8 @@ class PlateauLanes:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot in place: ``lr`` and ``best`` keep their identity.
 
-        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do. Tensors
+        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do; one that was
+        saved before a setting beyond torch's existed has it as it is unless told. Tensors
         may lie on any device (this synchronises then). How many events are recorded stays; those
         of the snapshot are taken over if it recorded as many.
 

@@ -7,10 +7,12 @@ so on; every other field of the state is in ``options`` by its own name, but for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
@@ -30,18 +32,19 @@ def _with_room(row: Row) -> Row:
 
 
 _ROWS = STATE | {
-    name: _with_room(STATE[name])
-    for name in ("num_reductions", "num_steps", "pushed", "events_written")
+    name: _with_room(STATE[name]) for name in ("num_steps", "pushed", "events_written")
 }
 _COUNT = SETTINGS["patience"]
 _KEYS = {
     "best": STATE["best"],
     "num_bad_epochs": _COUNT,
     "cooldown_counter": _COUNT,
-    "num_reductions": _ROWS["num_reductions"],
+    "num_reductions": STATE["num_reductions"],
     "lr": RATE,
     "start_lr": RATE,
 }
+# Others may be missing in a state that was saved before they existed, and are as unless told.
+_TORCHS = signature(ReduceLROnPlateau).parameters
 _OTHER_KEYS = ("improved", "reduced", "num_steps", "groups", "settings", "options")
 _SHOWN = {
     "best",
@@ -103,7 +106,7 @@ def restored(
         raise ValueError(
             f"state_dict['groups']: expected {shown(groups)}, got {shown(given['groups'])}"
         )
-    check_keys("state_dict['settings']", given["settings"], SETTINGS)
+    check_keys("state_dict['settings']", given["settings"], SETTINGS, SETTINGS.keys() - _TORCHS)
     settings = checked_settings(n, offsets, given["settings"], dtype)
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
