@@ -550,10 +550,10 @@ class PlateauLanes:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot in place: ``lr`` and ``best`` keep their identity.
 
-        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do; one that was
-        saved before a setting beyond torch's existed has it as it is unless told. Tensors
-        may lie on any device (this synchronises then). How many events are recorded stays; those
-        of the snapshot are taken over if it recorded as many.
+        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do; those
+        beyond torch's that it does not have are as they are unless told. Tensors may lie on any
+        device (this synchronises then). How many events are recorded stays; those of the snapshot
+        are taken over if it recorded as many.
 
         Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of another
         number of lanes or groups, missing or unknown keys, numbers out of range, or a ``best``
