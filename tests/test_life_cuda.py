@@ -102,10 +102,11 @@ class NoCore(contextlib.nullcontext):
     def has_moved(self):
         return False
 
-    def connect(self, *_, copy, copies, namespace, names, **__):
+    def connect(self, *_, copy, copies, owner, names, **__):
         if copies:
             copy(*copies)
-        namespace.update(names)
+        for name, value in names.items():
+            setattr(owner, name, value)
 
 
 def on_meta(lanes):

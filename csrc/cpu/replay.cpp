@@ -162,7 +162,7 @@ PLATEAU_INLINE void cut_marked(const Lanes& lanes, Tile<T>& tile, std::int32_t s
     const int i = found[k];
     const std::int64_t lane = tile.begin + i;
     const int bits =
-        end_fire(lanes, lane, lanes.age(lane) + step, cut_lane(lanes, lane), tile.clock[i]);
+        end_fire(lanes, lane, lanes.steps(lane) + step, cut_lane(lanes, lane), tile.clock[i]);
     tile.room[i] = bits & kReduced;
     tile.marks[i] = (tile.marks[i] & ~kReduced) | bits;
     if (bits & kReduced) tile.tallies[i].cut(step, tile.improved[i]);

@@ -61,7 +61,7 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
       const std::int64_t lane = first + w;
       if (!(bits[w] & kFired)) continue;
       const bool reduced = cut_group(lanes, lane, lane).lowered();
-      bits[w] |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced, clock.at[w]);
+      bits[w] |= end_fire(lanes, lane, lanes.steps(lane) + 1, reduced, clock.at[w]);
     }
   }
   pack<kWidth>(lanes.state.clock, first) = clock;
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   }
   if (mine < range.count) {
     if (bits & kFired) {
-      bits |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced[mine], lanes.state.clock[lane]);
+      bits |= end_fire(lanes, lane, lanes.steps(lane) + 1, reduced[mine], lanes.state.clock[lane]);
     }
     lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);
   }

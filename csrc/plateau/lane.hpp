@@ -127,6 +127,7 @@ PLATEAU_HD inline void count_at_min(const Lanes& lanes, std::int64_t lane) noexc
 /// A step passes the lane by, which does not age.
 PLATEAU_HD inline void pass_by(const Lanes& lanes, std::int64_t lane) noexcept {
   ++lanes.state.born[lane];
+  ++lanes.state.last_cut[lane];
 }
 
 /// The first half of a step: all but the rates. `step` is the lane's own number of it, from 1.
@@ -250,7 +251,8 @@ PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64
                                int done) noexcept {
   int outcome = ask & kAskImproved ? kImproved : 0;
   if (!(ask & kAskCut)) return outcome;
-  outcome |= end_fire(lanes, lane, step, done & kDoneReduced, lanes.state.clock[lane]);
+  outcome |= end_fire(lanes, lane, step + lanes.state.born[lane], done & kDoneReduced,
+                      lanes.state.clock[lane]);
   if (!lanes.state.flags) return outcome;
   std::uint8_t flags = lanes.state.flags[lane] | kOnceFired;
   flags = static_cast<std::uint8_t>(done & kDoneRoom ? flags & ~kAtMin : flags | kAtMin);

@@ -49,9 +49,14 @@ struct Lanes {
     return (n + lanes_per_count() - 1) / lanes_per_count();
   }
 
+  /// Steps that the batch has taken, as they are counted for this lane.
+  PLATEAU_HD std::int64_t steps(std::int64_t lane) const noexcept {
+    return state.num_steps[lane / lanes_per_count()];
+  }
+
   /// Steps that the lane has taken.
   PLATEAU_HD std::int64_t age(std::int64_t lane) const noexcept {
-    return state.num_steps[lane / lanes_per_count()] - state.born[lane];
+    return steps(lane) - state.born[lane];
   }
 
   /// Whether all lanes that fire are cut alike.
@@ -72,8 +77,9 @@ struct Lanes {
 
   /// Counts steps of the whole batch, on the host.
   void count_steps(std::int64_t steps) const noexcept {
-    const std::int64_t counts = num_counts();
-    for (std::int64_t i = 0; i < counts; ++i) state.num_steps[i] += steps;
+    std::int64_t* const counts = state.num_steps;
+    const std::int64_t count = num_counts();
+    for (std::int64_t i = 0; i < count; ++i) counts[i] += steps;
   }
 };
 

@@ -23,10 +23,8 @@ struct Producer {
   PyObject* type = nullptr;  // owned by the one that is remembered: its address cannot be reused
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
   CurrentStream current_stream = nullptr;
-  bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
+  PyObject* is_neg = nullptr;  // owned: torch marks z.conj().imag and leaves the bytes as they are
 };
-
-PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
 
 Producer inspect(PyObject* type) noexcept {
   Producer producer;
@@ -42,13 +40,13 @@ Producer inspect(PyObject* type) noexcept {
     Py_DECREF(capsule);
   }
   PyErr_Clear();  // no interface is no error
-  producer.can_be_negated = PyObject_HasAttr(type, kIsNeg) == 1;
+  producer.is_neg = PyObject_GetAttrString(type, "is_neg");
+  PyErr_Clear();
   return producer;
 }
 
-bool negated(PyObject* array) noexcept {
-  PyObject* args[] = {array};
-  PyObject* answer = PyObject_VectorcallMethod(kIsNeg, args, 1, nullptr);
+bool negated(PyObject* is_neg, PyObject* array) noexcept {
+  PyObject* answer = PyObject_CallOneArg(is_neg, array);
   if (!answer) PyErr_Clear();
   const bool plain = answer == Py_False;
   Py_XDECREF(answer);
@@ -63,8 +61,9 @@ Producer producer_of(py::handle array) noexcept {
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
   if (type == remembered.type) return remembered;
   const Producer found = inspect(type);
-  PyObject* old = std::exchange(remembered, found).type;
-  Py_XDECREF(old);
+  const Producer old = std::exchange(remembered, found);
+  Py_XDECREF(old.is_neg);
+  Py_XDECREF(old.type);
   return found;
 }
 
@@ -83,7 +82,10 @@ bool describe(py::handle array, DLTensor& out) noexcept {
 
 bool borrow(py::handle array, DLTensor& out) noexcept {
   // The question may run any code, so what it is asked of is described afterwards.
-  if (producer_of(array).can_be_negated && negated(array.ptr())) return false;
+  PyObject* is_neg = Py_XNewRef(producer_of(array).is_neg);  // others may be asked meanwhile
+  const bool plain = !is_neg || !negated(is_neg, array.ptr());
+  Py_XDECREF(is_neg);
+  if (!plain) return false;
   return describe(array, out);
 }
 

@@ -46,7 +46,7 @@ class Lanes:
         keep: typing.Any = None,
         copy: typing.Any = None,
         copies: tuple[typing.Any, ...] = (),
-        namespace: dict[str, typing.Any] = {},
+        owner: typing.Any = None,
         names: dict[str, typing.Any] = {},
     ) -> None:
         """
@@ -75,7 +75,7 @@ class Lanes:
         """
     def watch_best(self) -> None:
         """
-        Tell torch of writes to best too.
+        Users have best: it may be moved, and torch is told of writes.
         """
 
 class Lane:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PlateauLanes"]
 
+# torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
+INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
+
 
 class PlateauLanes:
     """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
@@ -122,8 +125,8 @@ class PlateauLanes:
         self, state: LaneState, on_reduce: Callable[[PlateauLanes, Tensor], object] | None
     ) -> None:
         self._on_reduce = on_reduce
-        self._core = _core.Lanes(torch.autograd.graph.increment_version)
-        self._advance, self._advance_masked = self._core.step, self._core.step_masked
+        self._core = _core.Lanes(INCREMENT_VERSION)
+        self._advance = self._core.step
         self._become(state)
 
     # -- stepping ---------------------------------------------------------------------------------
@@ -166,17 +169,21 @@ class PlateauLanes:
         """
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
-            return self._lr
-        if active is None:
-            reduced = self._advance(metrics)
-        else:
+        elif active is not None:
             active = mask_of("active", active, len(self), self.device)
-            reduced = self._advance_masked(metrics, active)
-        if reduced < 0:
-            reduced = self._step_again(reduced, metrics, active)
-        if self._on_reduce is not None:
-            self._tell(reduced)
+            self._step_and_tell(self._core.step_masked(metrics, active), metrics, active)
+        elif self._on_reduce is not None:
+            self._step_and_tell(self._core.step(metrics), metrics)
+        elif (answer := self._advance(metrics)) < 0:
+            self._step_again(answer, metrics)
         return self._lr
+
+    def _step_and_tell(self, answer: int, metrics: Any, active: Tensor | None = None) -> None:
+        reduced = answer if answer >= 0 else self._step_again(answer, metrics, active)
+        if self._on_reduce is not None and (reduced > 0 or self.device.type != "cpu"):
+            index = self.reduced.nonzero().flatten()  # a GPU has to be asked
+            if len(index):
+                self._on_reduce(self, index)
 
     def _step_again(
         self, answer: int, metrics: Any, active: Tensor | None = None, fetch: bool = False
@@ -188,9 +195,9 @@ class PlateauLanes:
             else:
                 metrics = readable(metrics, len(self), self.dtype, self.device, fetch)
             if active is None:
-                reduced = self._advance(metrics)
+                reduced = self._core.step(metrics)
             else:
-                reduced = self._advance_masked(metrics, active)
+                reduced = self._core.step_masked(metrics, active)
             if reduced < 0 and reduced != answer:
                 reduced = self._step_again(reduced, metrics, active, fetch)
         if reduced < 0:
@@ -220,13 +227,6 @@ class PlateauLanes:
             self._each,
             self._has_parts,
         )
-
-    def _tell(self, reduced: int) -> None:
-        """Call ``on_reduce`` if any lane was cut; a GPU has to be asked."""
-        if reduced > 0 or self.device.type != "cpu":
-            index = self.reduced.nonzero().flatten()
-            if len(index) and self._on_reduce is not None:
-                self._on_reduce(self, index)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class PlateauLanes:
 
         A lane counts the steps that it takes: not those for which it was masked or finished.
         """
-        return self._state.fields["last_reduction"].clone()
+        return self._state.fields["last_cut"] - self._state.fields["born"]
 
     @property
     def finished(self) -> Tensor:
@@ -599,7 +599,7 @@ class PlateauLanes:
         With ``in_place`` tensors of the same kind keep their memory, which optimizers and captured
         graphs read, and take the new values.
         """
-        old: LaneState | None = self.__dict__.get("_state")
+        old: LaneState | None = getattr(self, "_state", None)
         targets: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -644,7 +644,7 @@ class PlateauLanes:
             keep=[each.kept() for each in handed.values()],
             copy=torch._foreach_copy_,
             copies=copies,
-            namespace=self.__dict__,
+            owner=self,
             names=names,
         )
 
