@@ -121,7 +121,7 @@ else
   skip cpp_build "cpp_configure did not pass"
 fi
 if passed cpp_build; then
-  step ctest 60 ctest --test-dir "$work/cpp" --output-on-failure
+  step ctest 120 ctest --test-dir "$work/cpp" --output-on-failure
   step kernel_device 60 "$work/cpp/test_kernel_device"
 else
   skip ctest "cpp_build did not pass"
