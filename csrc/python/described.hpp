@@ -33,6 +33,15 @@ constexpr Dtype dtype_for() {
   return Dtype::kUInt8;
 }
 
+template <class T>
+constexpr const char* name_for() {
+  if constexpr (std::is_same_v<T, double>) return "float64";
+  if constexpr (std::is_same_v<T, float>) return "float32";
+  if constexpr (std::is_same_v<T, std::int32_t>) return "int32";
+  if constexpr (std::is_same_v<T, std::int64_t>) return "int64";
+  return "uint8";
+}
+
 /// Tensors that must be contiguous, of rank 1 and on one device.
 class Described {
  public:
@@ -62,7 +71,8 @@ class Described {
     if (!has(name)) return nullptr;
     const DLTensor tensor = (*this)(name);
     if (dtype_of(tensor.dtype) != dtype_for<T>()) {
-      throw std::invalid_argument(std::string(name) + ": wrong dtype");
+      throw std::invalid_argument(std::string(name) + ": expected " + name_for<T>() +
+                                  ", got another dtype");
     }
     if (tensor.shape[0] != size) {
       throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
@@ -88,7 +98,9 @@ class Described {
   template <class T>
   Setting<T> setting(const char* name, std::int64_t size) const {
     const pybind11::object value = tensors_[name];
-    if (!pybind11::isinstance<pybind11::float_>(value)) return {pointer<T>(name, size), T{}};
+    if (!PyFloat_Check(value.ptr()) && !PyLong_Check(value.ptr())) {
+      return {pointer<T>(name, size), T{}};
+    }
     return {nullptr, static_cast<T>(value.cast<double>())};
   }
 

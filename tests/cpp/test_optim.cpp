@@ -137,7 +137,7 @@ template <class P, class Kind>
 void compare(Dtype dtype, Rates& rates, const Kind& here, const Kind& there, bool scaled) {
   std::deque<Tensor<P>> tensors;
   for (const std::int64_t width : {1, 3, 40, 5000}) tensors.emplace_back(width);
-  for (int step = 0; step < 2; ++step) {
+  for (int step = 0; step < 1; ++step) {
     std::vector<Stacked> host, device;
     for (Tensor<P>& tensor : tensors) {
       host.push_back(tensor.side(false));
