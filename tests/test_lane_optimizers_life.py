@@ -193,6 +193,44 @@ def test_autograd_refuses_a_value_from_before_the_step(device):
         loss.backward()
 
 
+# -- on a GPU -----------------------------------------------------------------------------------
+
+
+# torch says so where the mode is set
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+def test_a_captured_step_is_replayed_as_the_cpu_steps_and_nothing_waits(made, cuda_devices):
+    params = params_on(cuda_devices[0], torch.float64)
+    same = [p.detach().cpu().requires_grad_() for p in params]
+    rates = [0.1, 0.01, 0.2]
+    one = made(params, PlateauLanes(N, rates, device=cuda_devices[0]))
+    other = made(same, PlateauLanes(N, rates))
+    for each in (one, other):
+        train(each, range(1))  # states are made
+    graph = torch.cuda.CUDAGraph()
+    mask = torch.tensor([False, True, False], device=cuda_devices[0])
+    with torch.cuda.graph(graph):
+        one.step()
+    for seed in range(1, 6):
+        give(same, seed)
+        for p, q in zip(params, same, strict=True):
+            p.grad.copy_(q.grad)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            graph.replay()
+            if seed == 3:
+                one.reset_lanes(mask)
+            one.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        other.step()
+        if seed == 3:
+            other.reset_lanes(1)
+        other.step()
+    for p, q in zip(params, same, strict=True):
+        assert (p.detach().cpu() - q.detach()).abs().max() <= 1e-12
+
+
 # -- refusals -------------------------------------------------------------------------------------
 
 
