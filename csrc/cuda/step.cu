@@ -114,6 +114,7 @@ void prepare_cuda(int device) {
   load_all<float>();
   load_all<double>();
   load_replay();
+  load_optimizers();
 }
 
 #define PLATEAU_TEXT(...) #__VA_ARGS__

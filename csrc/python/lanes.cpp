@@ -38,15 +38,6 @@ py::object storage_of(py::handle array) {
   return storage ? py::reinterpret_steal<py::object>(storage) : py::none();
 }
 
-/// Runs a host loop without the interpreter lock.
-template <class Body>
-void without_lock(Body body) {
-  begin_running();
-  const py::gil_scoped_release unlocked;
-  body();
-  end_running();
-}
-
 /// A tensor that users were given, and could therefore move.
 struct Handed {
   py::object tensor;

@@ -12,15 +12,20 @@ from .lanes.lanes import PlateauLanes
 from .optim.batched import BatchedReduceLROnPlateau
 from .optim.best import LaneBest
 from .optim.compose import compose
+from .optim.lane_adam import LaneAdam, LaneAdamW
 from .optim.lane_lr import LaneLR
+from .optim.lane_sgd import LaneSGD
 from .optim.plateau import ReduceLROnPlateau
 from .saving import save_atomically
 
 __all__ = [
     "BatchedReduceLROnPlateau",
     "Finding",
+    "LaneAdam",
+    "LaneAdamW",
     "LaneBest",
     "LaneLR",
+    "LaneSGD",
     "PlateauLanes",
     "ReduceLROnPlateau",
     "Replay",

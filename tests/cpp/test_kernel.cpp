@@ -13,6 +13,7 @@
 #include "plateau/step.hpp"
 #include "twins.hpp"
 
+void test_optim();
 void test_replay();
 void test_launches();
 
@@ -153,6 +154,7 @@ int main() {
   lanes_may_own_any_number_of_rates();
   lanes_with_optional_parts_are_stepped_as_on_the_host();
   test_replay();
+  test_optim();
 #ifdef threadIdx  // the emulation, which counts launches and fails to order
   test_launches();
 #endif
