@@ -16,7 +16,7 @@ from .device import check_device, check_dtype
 from .events import Cuts, read_events
 from .inputs import mask_of, readable
 from .memory import Handed, owned
-from .operator import step_
+from .operator import Connection, step_
 from .readable import kind_of
 from .saved import check_held, restored, snapshot
 from .selection import Which, chosen, last_of, numbers_of
@@ -101,6 +101,7 @@ class PlateauLanes:
     _uniform: list[float]
     _each: list[Tensor | None]
     _has_parts: bool
+    _connection: Connection
 
     def __init__(
         self,
@@ -646,6 +647,14 @@ class PlateauLanes:
             copies=copies,
             owner=self,
             names=names,
+        )
+        self._connection = Connection(
+            self._core,
+            list(state.fields.values()),
+            state.offsets,
+            self._uniform,
+            self._each,
+            self._has_parts,
         )
 
     def _take_moved(self) -> None:
