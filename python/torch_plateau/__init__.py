@@ -11,6 +11,7 @@ from .histories.sweep import Sweep, sweep
 from .lanes.lanes import PlateauLanes
 from .optim.batched import BatchedReduceLROnPlateau
 from .optim.best import LaneBest
+from .optim.clip import clip_lane_grad_norm_
 from .optim.compose import compose
 from .optim.lane_lr import LaneLR
 from .optim.plateau import ReduceLROnPlateau
@@ -26,6 +27,7 @@ __all__ = [
     "Replay",
     "Sweep",
     "build_info",
+    "clip_lane_grad_norm_",
     "compose",
     "diagnose",
     "replay",
