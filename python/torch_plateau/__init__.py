@@ -15,6 +15,7 @@ from .optim.clip import clip_lane_grad_norm_
 from .optim.compose import compose
 from .optim.lane_lr import LaneLR
 from .optim.plateau import ReduceLROnPlateau
+from .optim.stack import LaneStack
 from .saving import save_atomically
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "LaneBest",
     "LaneLR",
+    "LaneStack",
     "PlateauLanes",
     "ReduceLROnPlateau",
     "Replay",

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..lanes.lanes import PlateauLanes
 
-__all__ = ["LaneLR"]
+__all__ = ["LaneLR", "lane_lr_of"]
 
 # Their step is p - lr * u, where u does not depend on lr (weight decay included).
 _LINEAR = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax)
@@ -72,8 +72,7 @@ class LaneLR:
             raise TypeError(f"lanes: expected PlateauLanes, got {type(lanes).__name__}")
         if any(count != 1 for count in lanes.groups or ()):
             raise ValueError(f"lanes: expected one rate per lane, got {len(lanes.lr)} groups")
-        hooks = optimizer._optimizer_step_pre_hooks.values()
-        if any(isinstance(getattr(hook, "__self__", None), LaneLR) for hook in hooks):
+        if lane_lr_of(optimizer) is not None:
             raise ValueError(
                 "optimizer: expected one without a LaneLR, got one that has it already"
             )
@@ -113,8 +112,12 @@ class LaneLR:
                     "the rates"
                 )
             for param in group["params"]:
-                if param not in self._old:
+                if not self._knows(param):
                     _check_param(param, n, self.lanes.device, i)
+
+    def _knows(self, param: Tensor) -> bool:
+        """Return whether there is a copy to write to; lanes that come or go change the shape."""
+        return param in self._old and self._old[param].shape == param.shape
 
     @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -127,7 +130,7 @@ class LaneLR:
             if param.grad is not None or closure is not None  # a closure makes gradients later
         ]
         for param in self._stepping:
-            if param not in self._old:
+            if not self._knows(param):
                 self._old[param] = torch.empty_like(param, requires_grad=False)
         torch._foreach_copy_([self._old[param] for param in self._stepping], self._stepping)
 
@@ -139,6 +142,13 @@ class LaneLR:
                 rates[param.dtype] = self.lanes.lr_master.to(param.dtype)
             rate = rates[param.dtype].view(-1, *[1] * (param.ndim - 1))
             torch.lerp(self._old[param], param, rate, out=param)
+
+
+def lane_lr_of(optimizer: Optimizer) -> LaneLR | None:
+    """Return the LaneLR that an optimizer has, if any."""
+    hooks = optimizer._optimizer_step_pre_hooks.values()
+    owners = (getattr(hook, "__self__", None) for hook in hooks)
+    return next((each for each in owners if isinstance(each, LaneLR)), None)
 
 
 def _check_linear(optimizer: object) -> None:
