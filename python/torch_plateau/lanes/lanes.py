@@ -14,6 +14,7 @@ from .. import _core
 from .changes import changed, changed_for_all
 from .device import check_device, check_dtype
 from .events import Cuts, read_events
+from .halving import halved
 from .inputs import mask_of, readable
 from .memory import Handed, owned
 from .operator import Connection, step_
@@ -31,7 +32,7 @@ from .settings import (
 )
 from .state import FINISHED, IMPROVED, REDUCED, LaneState
 from .table import RATE, SETTINGS, whole_number
-from .values import brief, check_keys, shown
+from .values import brief, check_keys, checked, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,6 +43,7 @@ __all__ = ["PlateauLanes"]
 
 # torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
 INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
+_SHARE = SETTINGS["factor"]._replace(name="keep", open_high=False, expected="above 0 and at most 1")
 
 
 class PlateauLanes:
@@ -449,6 +451,49 @@ class PlateauLanes:
         self._change(
             lambda state: changed(state, chosen("lanes", lanes, state.n, state.device), changes)
         )
+
+    def halve(self, metrics: Any, keep: float = 0.5) -> Tensor:
+        """Finish the worst of the live lanes; return which, bool ``(n,)``.
+
+        ::
+
+            live  = lanes that are not finished, the best metric first, NaN last, ties by number
+            kept  = max(1, round(len(live) * keep))          halves to the even number
+            finished = finished or in live[kept:]
+
+        Successive halving, a third of the lanes three times as long in each rung::
+
+            for rung in range(4):
+                for epoch in range(3**rung):
+                    losses = ...                    train and validate the live lanes
+                    lanes.step(losses)
+                lanes.halve(losses, keep=1 / 3)
+
+        Finished lanes are passed by, as those are that a limit finished; a :meth:`reset` or
+        :meth:`copy_lanes` brings them back. In place, without a synchronisation, and may be
+        captured in a CUDA graph. Lanes without optional parts get ``nan`` as a setting per lane at
+        their first halving, since plain steps know no finished lanes: capture a graph of the step
+        again then.
+
+        Args:
+            metrics: One for each lane, as :meth:`step` takes them; those of finished lanes may be
+                anything.
+            keep: The share of the live lanes that stays, above 0 and at most 1.
+
+        Raises TypeError or ValueError, with nothing changed, for other metrics or shares, and for
+        lanes of which each has its own ``mode``.
+        """
+        share = float(checked(_SHARE, keep, label="keep"))
+        values = readable(metrics, len(self), self.dtype, self.device)
+        found: list[Tensor] = []
+
+        def finished(state: LaneState) -> LaneState:
+            new, worst = halved(state, values, share)
+            found.append(worst)
+            return new
+
+        self._change(finished)
+        return found[0]
 
     def _set_settings(self, **changes: Any) -> None:
         """Change settings of all lanes: one value stays one, as the constructor takes it."""
