@@ -41,13 +41,13 @@ __global__ void __launch_bounds__(kOptimThreads) count_rows(const Batch<Kind> ba
 template <class Kind, bool kMore, class P>
 __device__ void move_element(const Update<Kind>& update,
                              const typename Kind::template Row<Wide<P>>& row, const Stacked& tensor,
-                             std::int64_t at) {
+                             std::int64_t at, Wide<P> unscale) {
   using T = Wide<P>;
   constexpr int kStates = Kind::kStates + kMore;
   P* params = static_cast<P*>(tensor.param);
   P* grads = static_cast<P*>(tensor.grad);
   P grad = grads[at];
-  if (update.grad_scale) grads[at] = grad = unscaled(grad, update.template unscale<T>());
+  if (update.grad_scale) grads[at] = grad = unscaled(grad, unscale);
   T param = widen(params[at]), state[kMostStates] = {};
 #pragma unroll
   for (int s = 0; s < kStates; ++s) state[s] = static_cast<const T*>(tensor.state[s])[at];
@@ -74,11 +74,12 @@ __global__ void __launch_bounds__(kOptimThreads) move_rows(const Batch<Kind> bat
     if (moves[r]) rows[r] = update.template row<T>(tensor, piece.row + r);
   }
   __syncthreads();
+  const T unscale = update.grad_scale ? update.template unscale<T>() : T(1);
   const std::int64_t begin = piece.row * tensor.width + piece.first;
   const int width = static_cast<int>(piece.rows > 1 ? tensor.width : piece.size);
   for (int i = static_cast<int>(threadIdx.x); i < piece.size; i += kOptimThreads) {
     const int r = piece.rows > 1 ? i / width : 0;
-    if (moves[r]) move_element<Kind, kMore, P>(update, rows[r], tensor, begin + i);
+    if (moves[r]) move_element<Kind, kMore, P>(update, rows[r], tensor, begin + i, unscale);
   }
 }
 

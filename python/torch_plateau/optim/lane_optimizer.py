@@ -91,13 +91,14 @@ class LaneOptimizer(Optimizer):
         for number, group in enumerate(self.param_groups):
             tensors, names = [], self._states(group)
             for param in group["params"]:
-                if param.grad is None or param.numel() == 0:
+                given = param.grad
+                if given is None or param.numel() == 0:
                     continue
                 if param.shape[0] != n:
                     raise ValueError(_shape_message(param, n, number))
-                grad = _dense(param.grad, number)
-                if grad is not param.grad:
-                    copied.append((param, grad))
+                grad = _dense(given, number)
+                if grad is not given:
+                    copied.append((given, grad))
                 state = self._state_of(param, names)
                 step = state["step"] if names else None
                 tensors.append((param, grad, step, *(state[name] for name in names)))
@@ -109,8 +110,8 @@ class LaneOptimizer(Optimizer):
         for each in steps:
             each.run(threads)
         if "grad_scale" in amp:  # these are unscaled now, as torch's fused optimizers leave them
-            for param, grad in copied:
-                param.grad.copy_(grad)
+            for given, grad in copied:
+                given.copy_(grad)
             written += [param.grad for param in written]
         torch.autograd.graph.increment_version(written)
         return loss
