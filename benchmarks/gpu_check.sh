@@ -135,7 +135,12 @@ if passed install; then
     skip "$file" "needs $modules"
   done < <("$python" .ci/gpu_report.py missing)
   export TORCH_PLATEAU_REQUIRE_CUDA=1
-  step pytest 220 "$python" -m pytest -p no:cacheprovider --durations=10 \
+  workers=()
+  if "$python" -c 'import xdist' 2>/dev/null; then
+    workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))")
+    export OMP_NUM_THREADS=2 # for each of them
+  fi
+  step pytest 220 "$python" -m pytest -p no:cacheprovider --durations=10 ${workers[@]+"${workers[@]}"} \
     --junitxml="$out/pytest.xml" ${ignored[@]+"${ignored[@]}"}
   if passed pytest; then
     step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
@@ -161,6 +166,7 @@ for tool in memcheck racecheck; do
   fi
 done
 
+unset OMP_NUM_THREADS
 if passed install; then
   step benchmark 240 "$python" benchmarks/gpu.py --out "$out/gpu.json" --commit "$commit" \
     ${quick[@]+"${quick[@]}"}
