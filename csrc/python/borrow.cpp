@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::uintptr_t kHigh = std::uintptr_t{1} << 40;
 constexpr std::uintptr_t kHighestOffset = std::uintptr_t{1} << 22;  // a program lies above it
+constexpr std::uintptr_t kDevice = std::uintptr_t{1} << 32;         // and the memory of a device
 
 /// What is known of a type of arrays.
 struct Producer {
@@ -105,7 +106,8 @@ const void* data_of(const DLTensor& tensor) noexcept {
     return nullptr;
   }
 #endif
-  return address < kHighestOffset ? nullptr : reinterpret_cast<const void*>(address);
+  const std::uintptr_t lowest = on_cpu(tensor) ? kHighestOffset : kDevice;
+  return address < lowest ? nullptr : reinterpret_cast<const void*>(address);
 }
 
 CurrentStream current_stream_of(py::handle array) noexcept {
