@@ -139,7 +139,7 @@ def stack_on(lanes, device):
     params = [torch.zeros(N, 3, 2, device=device), torch.zeros(N, device=device)]
     for param in params:
         param.requires_grad_().grad = torch.ones(param.shape, device=device)
-    optimizer = torch.optim.AdamW(params, lr=1.0, capturable=device != "meta")
+    optimizer = torch.optim.AdamW(params, lr=1.0, capturable=torch.device(device).type == "cuda")
     LaneLR(optimizer, lanes)
     buffers = [torch.zeros(N, 4, device=device)]
     return LaneStack(lanes, optimizer, params, buffers, LaneBest(lanes, [*params, *buffers]))
