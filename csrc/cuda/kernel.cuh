@@ -44,9 +44,9 @@ __device__ Pack<T, kWidth> load_metrics(const Metrics& metrics, std::int64_t fir
 template <class T, class M, int kWidth>
 __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first) {
   auto& all_best = pack<kWidth>(static_cast<T*>(lanes.state.best), first);
-  const auto metric = load_metrics<T, M, kWidth>(metrics, first);
   auto best = all_best;
   auto clock = pack<kWidth>(lanes.state.clock, first);
+  const auto metric = load_metrics<T, M, kWidth>(metrics, first);  // last: conversions wait for it
   int bits[kWidth];
   int any = 0;
 #pragma unroll
@@ -76,10 +76,11 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
 inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::int64_t end,
                                    std::int64_t steps) {
   __syncthreads();
-  const std::int64_t each = lanes.lanes_per_count();
-  const std::int64_t last = (end + each - 1) / each;
-  for (std::int64_t i = begin / each + threadIdx.x; i < last; i += blockDim.x) {
-    lanes.state.num_steps[i] += steps;
+  const std::int64_t last = lanes.num_counts(end);
+  for (std::int64_t i = lanes.count_of(begin) + threadIdx.x; i < last; i += blockDim.x) {
+    // Not for want of order: nobody waits for an addition whose result is not asked for.
+    atomicAdd(reinterpret_cast<unsigned long long*>(lanes.state.num_steps + i),
+              static_cast<unsigned long long>(steps));
   }
 }
 

@@ -43,15 +43,17 @@ struct Lanes {
                    settings.atol[lane]);
   }
 
-  /// How many counts of steps there are, and which is a lane's.
-  PLATEAU_HD std::int64_t lanes_per_count() const noexcept { return offsets ? 1 : kLanesPerCount; }
-  PLATEAU_HD std::int64_t num_counts() const noexcept {
-    return (n + lanes_per_count() - 1) / lanes_per_count();
+  /// Which count of steps is a lane's, and how many counts the first `lanes` lanes have.
+  PLATEAU_HD std::int64_t count_of(std::int64_t lane) const noexcept {
+    return offsets ? lane : lane / kLanesPerCount;
+  }
+  PLATEAU_HD std::int64_t num_counts(std::int64_t lanes) const noexcept {
+    return offsets ? lanes : (lanes + kLanesPerCount - 1) / kLanesPerCount;
   }
 
   /// Steps that the batch has taken, as they are counted for this lane.
   PLATEAU_HD std::int64_t steps(std::int64_t lane) const noexcept {
-    return state.num_steps[lane / lanes_per_count()];
+    return state.num_steps[count_of(lane)];
   }
 
   /// Steps that the lane has taken.
@@ -78,7 +80,7 @@ struct Lanes {
   /// Counts steps of the whole batch, on the host.
   void count_steps(std::int64_t steps) const noexcept {
     std::int64_t* const counts = state.num_steps;
-    const std::int64_t count = num_counts();
+    const std::int64_t count = num_counts(n);
     for (std::int64_t i = 0; i < count; ++i) counts[i] += steps;
   }
 };

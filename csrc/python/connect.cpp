@@ -49,7 +49,7 @@ Connected::Connected(const Named& tensors, const Named& settings) {
       case Of::kGroup:
         return groups;
       case Of::kCount:
-        return std::max<std::int64_t>(lanes.num_counts(), 1);
+        return std::max<std::int64_t>(lanes.num_counts(lanes.n), 1);
       case Of::kBatch:
         return std::int64_t{1};
       case Of::kWindow:
