@@ -106,7 +106,7 @@ class Captured:
     def step(self, metrics: Tensor) -> None:
         """Replay; the first time step uncaptured, which compiles and loads, and then capture."""
         if self.one is not None:
-            self.one.replay()
+            self.replay_one()
             return
         beside, now = torch.cuda.Stream(), torch.cuda.current_stream()
         beside.wait_stream(now)
@@ -121,6 +121,14 @@ class Captured:
             for _ in range(steps):
                 self.case.step(metrics)
         return graph
+
+    def replay_one(self) -> None:
+        """Take a step."""
+        self.one.replay()
+
+    def replay_many(self) -> None:
+        """Take ``steps`` steps."""
+        self.many.replay()
 
     def state(self) -> State:
         """Return ``(best, clock, rate)``."""
@@ -278,9 +286,12 @@ class Run:
 
 
 def timed(case: Case, metrics: Tensor) -> Timed:
-    """Return what is timed: a call of step, or a replay of one step and one of many."""
+    """Return what is timed: a call of step, or a replay of one step and one of many.
+
+    Either keeps the case, whose memory a graph reads and does not hold.
+    """
     if isinstance(case, Captured):
-        return Timed(case.one.replay, case.many.replay, case.steps)
+        return Timed(case.replay_one, case.replay_many, case.steps)
     call = partial(case.step, case.feed(metrics))
     return Timed(call, call)
 

@@ -140,7 +140,7 @@ if passed install; then
     workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))")
     export OMP_NUM_THREADS=2 # for each of them
   fi
-  step pytest 220 "$python" -m pytest -p no:cacheprovider --durations=10 ${workers[@]+"${workers[@]}"} \
+  step pytest 220 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \
     --junitxml="$out/pytest.xml" ${ignored[@]+"${ignored[@]}"}
   if passed pytest; then
     step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
