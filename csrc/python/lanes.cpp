@@ -182,7 +182,7 @@ class Batch {
   /// Whether `mask` is a contiguous bool or uint8 vector, one for each lane.
   bool reads_mask(py::handle mask, const std::uint8_t*& out) const {
     DLTensor flags;
-    if (!describe(mask, flags) || !is_here(flags)) return false;  // no bool is negated
+    if (!locate(mask, flags) || !is_here(flags)) return false;  // no bool is negated
     const auto dtype = dtype_of(flags.dtype);
     out = static_cast<const std::uint8_t*>(data_of(flags));
     return flags.ndim == 1 && flags.shape[0] == lanes_.n &&
