@@ -47,13 +47,22 @@ PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept 
   return reduced;
 }
 
+/// Adds one; on a device without a wait for what it is added to.
+PLATEAU_HD inline void count_up(std::int32_t& counter) noexcept {
+#ifdef __CUDA_ARCH__
+  atomicAdd(&counter, 1);
+#else
+  ++counter;
+#endif
+}
+
 /// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered,
 /// its counts. `step` is the batch's number of this step, from 1. Returns Outcome bits.
 PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
                                bool reduced, std::int32_t& clock) noexcept {
   clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);
   if (!reduced) return kFired;
-  ++lanes.state.num_reductions[lane];
+  count_up(lanes.state.num_reductions[lane]);
   lanes.state.last_cut[lane] = step;
   return kFired | kReduced;
 }

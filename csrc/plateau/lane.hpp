@@ -64,11 +64,10 @@ PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 template <class T>
 PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
                       std::int32_t& clock) noexcept {
-  const Settings& settings = lanes.settings;
   const bool improved = improves(metric, best, lanes.gate_at(lane));
   if (improved) best = metric;
   clock = tick(clock, improved);
-  const bool fired = fires(clock, borne(settings.patience[lane], settings.counting[lane]));
+  const bool fired = fires(clock, lanes.bears_at(lane));
   return (improved ? kImproved : 0) | (fired ? kFired : 0);
 }
 

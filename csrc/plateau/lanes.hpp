@@ -20,17 +20,22 @@ constexpr std::int64_t kLanesPerCount = 256;
 /// The state of `n` lanes. `state.best` holds float or double as `best_dtype` says. Lane i owns the
 /// groups `offsets[i] .. offsets[i + 1]`, or just group i when `offsets` is null. `rate` is the
 /// float64 master of each group and `published` the float32 copy that optimizers read.
+///
+/// What every step of plain lanes reads comes first: a kernel gets all this as its argument and
+/// waits for each 64 bytes that it reads of it.
 struct Lanes {
   std::int64_t n = 0;
-  std::int64_t num_groups = 0;
   const std::int64_t* offsets = nullptr;
+  Gate gate{1, 0, false};  ///< what serves all lanes, set by settle(): if `one_gate`, and
+  std::int32_t bears = 0;  ///< the bad steps that are borne, if `one_bears`
+  bool one_gate = true;
+  bool one_bears = true;
   Dtype best_dtype = Dtype::kFloat64;
   State state;
   Settings settings;
+  std::int64_t num_groups = 0;
   std::int32_t window_rows = 1;      ///< of state.recent
   std::int64_t events_capacity = 0;  ///< 0, or at least num_groups: a step never overwrites its own
-  bool one_gate = true;              ///< which serves all lanes: `gate`, set by settle()
-  Gate gate{1, 0, false};
 
   /// The first group of a lane; of the lane past the last, the number of groups.
   PLATEAU_HD std::int64_t first_group(std::int64_t lane) const noexcept {
@@ -41,6 +46,10 @@ struct Lanes {
     if (one_gate) return gate;
     return gate_of(settings.mode[lane], settings.threshold[lane], settings.threshold_mode[lane],
                    settings.atol[lane]);
+  }
+
+  PLATEAU_HD std::int32_t bears_at(std::int64_t lane) const noexcept {
+    return one_bears ? bears : borne(settings.patience[lane], settings.counting[lane]);
   }
 
   /// Which count of steps is a lane's, and how many counts the first `lanes` lanes have.
@@ -75,6 +84,8 @@ struct Lanes {
       gate = gate_of(settings.mode.all, settings.threshold.all, settings.threshold_mode.all,
                      settings.atol.all);
     }
+    one_bears = !settings.patience.each && !settings.counting.each;
+    if (one_bears) bears = borne(settings.patience.all, settings.counting.all);
   }
 
   /// Counts steps of the whole batch, on the host.

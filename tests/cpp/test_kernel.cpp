@@ -59,6 +59,7 @@ void any_number_of_lanes_is_stepped_as_on_the_host() {
     for (const std::int64_t n : {1, 2, 255, 256, 257, 1000}) {
       cuts += compare<float>({{n}, each}, k32, kFloats);
       cuts += compare<double>({{n}, each}, k64, kDoubles);
+      cuts += compare<double>({{n}, each}, k32, kFloats);
     }
   }
   CHECK(cuts > 1000);
