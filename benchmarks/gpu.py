@@ -151,9 +151,9 @@ class Empty:
 class Run:
     """One run: where, how long, and what it found."""
 
-    def __init__(self, device: torch.device, quick: bool, limit: float) -> None:
+    def __init__(self, device: torch.device, quick: bool, each: float, limit: float) -> None:
         self.device, self.limit = device, limit
-        self.rounds, self.burst, self.most = (7, 0.002, 0.1) if quick else (31, 0.004, 0.4)
+        self.rounds, self.burst, self.most = (7, 0.002, 0.1) if quick else (31, 0.004, each)
         self.not_run: list[Row] = []
         self.began = time.perf_counter()
         self.competitors: dict[Name, Make] = dict(EAGER)
@@ -397,6 +397,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="'cpu' to try the script out")
     parser.add_argument("--commit", help="what is measured, where there is no git to say so")
     parser.add_argument(
+        "--each", type=float, default=0.4, help="seconds for a competitor, size and scenario"
+    )
+    parser.add_argument(
         "--limit", type=float, default=160.0, help="seconds after which nothing new begins"
     )
     return parser.parse_args()
@@ -413,7 +416,7 @@ def main() -> int:
     if real:
         device = torch.device("cuda", torch.cuda.current_device())
     torch._inductor.config.compile_threads = 1
-    run = Run(device, options.quick, options.limit)
+    run = Run(device, options.quick, options.each, options.limit)
     on = machine(device)
     on["commit"] = on["commit"] or options.commit or None
     if real:
