@@ -418,7 +418,7 @@ def main() -> int:
     torch._inductor.config.compile_threads = 1
     run = Run(device, options.quick, options.each, options.limit)
     on = machine(device)
-    on["commit"] = on["commit"] or options.commit or None
+    on["commit"] = options.commit or on["commit"]
     if real:
         clocks = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
         on["gpu_at_start"] = nvidia_smi(device, *clocks)

@@ -138,6 +138,21 @@ else
   skip kernel_device "cpp_build did not pass"
 fi
 
+sanitizer=$(command -v compute-sanitizer || true)
+if [ -z "$sanitizer" ] && nvcc=$(command -v nvcc); then
+  beside=$(dirname "$(readlink -f "$nvcc")")/compute-sanitizer
+  if [ -x "$beside" ]; then sanitizer=$beside; fi
+fi
+for tool in memcheck racecheck; do
+  if [ -z "$sanitizer" ]; then
+    absent "$tool" "compute-sanitizer is not installed"
+  elif ! passed kernel_device; then
+    skip "$tool" "kernel_device did not pass"
+  else
+    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/cpp/test_kernel_device"
+  fi
+done
+
 if passed install; then
   ignored=()
   while IFS=$'\t' read -r file modules; do
@@ -160,21 +175,6 @@ if passed install; then
 else
   skip pytest "install did not pass"
 fi
-
-sanitizer=$(command -v compute-sanitizer || true)
-if [ -z "$sanitizer" ] && nvcc=$(command -v nvcc); then
-  beside=$(dirname "$(readlink -f "$nvcc")")/compute-sanitizer
-  if [ -x "$beside" ]; then sanitizer=$beside; fi
-fi
-for tool in memcheck racecheck; do
-  if [ -z "$sanitizer" ]; then
-    absent "$tool" "compute-sanitizer is not installed"
-  elif ! passed kernel_device; then
-    skip "$tool" "kernel_device did not pass"
-  else
-    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/cpp/test_kernel_device"
-  fi
-done
 
 unset OMP_NUM_THREADS
 if passed install; then
