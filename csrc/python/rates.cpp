@@ -15,7 +15,10 @@ PyObject* const kParamGroups = PyUnicode_InternFromString("param_groups");
 
 /// Whether `group[key]` is the very object `value`.
 bool holds(PyObject* group, PyObject* key, PyObject* value) noexcept {
-  return PyDict_Check(group) && PyDict_GetItem(group, key) == value;
+  if (!PyDict_Check(group)) return false;
+  PyObject* found = PyDict_GetItemWithError(group, key);  // faster: saves no error
+  if (!found) PyErr_Clear();
+  return found == value;
 }
 
 /// Compares from position `at` on, the lists of parameters too unless `params` is null; returns the
