@@ -95,6 +95,20 @@ def test_chosen_lanes_or_all_are_restored_in_place(device):
     assert models.params["weight"].is_leaf
 
 
+def test_the_best_of_chosen_lanes_or_all_begins_anew(device):
+    models = Stacked(4, device)
+    best = LaneBest(models.lanes, models.params)
+    start = [models.rows(lane) for lane in range(4)]
+    models.train()
+    trained = [models.rows(lane) for lane in range(4)]
+    for chosen, numbers in (([2], [2]), (1, [1, 2]), (None, range(4))):
+        best.reset(chosen)
+        for lane in range(4):
+            assert rows_of(best.best, lane) == (trained if lane in numbers else start)[lane]
+    with pytest.raises(IndexError, match=r"lanes: expected lanes from 0 to 3, got 4"):
+        best.reset(4)
+
+
 @pytest.mark.parametrize("kind", [ReduceLROnPlateau, lr_scheduler.ReduceLROnPlateau])
 @pytest.mark.parametrize("on_cut", ["keep", "rollback"])
 def test_one_ordinary_model_keeps_what_a_copy_at_its_best_metric_keeps(kind, on_cut):

@@ -18,14 +18,22 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from torch_plateau import BatchedReduceLROnPlateau, compose, save_atomically
+from torch_plateau import (
+    BatchedReduceLROnPlateau,
+    LaneBest,
+    LaneLR,
+    LaneStack,
+    PlateauLanes,
+    compose,
+    save_atomically,
+)
 
 KILLS = 20
 STEPS = 400
 RATES = [0.3, 0.1, 0.03]
 
 
-def train(directory, progress=None):
+def train_models(directory, progress=None):
     """Train three models, from the checkpoint if there is one, and save after every step."""
     torch.manual_seed(0)
     models = [torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Linear(64, 1)) for _ in RATES]
@@ -63,7 +71,55 @@ def train(directory, progress=None):
             os.write(progress, b".")
 
 
-def start(directory):
+def train_stack(directory, progress=None):
+    """The same of a stack in which lanes are copied, refilled and reset."""
+    torch.manual_seed(0)
+    n = len(RATES)
+    params = {"w": torch.randn(n, 8, 16), "v": torch.randn(n, 16)}
+    buffers = {"seen": torch.zeros(n, dtype=torch.int64)}
+    for param in params.values():
+        param.requires_grad_()
+    lanes = PlateauLanes(n, RATES, patience=3, factor=0.8, cooldown=[0, 1, 2], events=5)
+    optimizer = torch.optim.Adam(params.values(), lr=1.0)
+    LaneLR(optimizer, lanes)
+    stack = LaneStack(lanes, optimizer, params, buffers, LaneBest(lanes, params))
+    trace, path = [], directory / "checkpoint.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        trace = saved["trace"]
+        stack.load_state_dict(saved["parts"][0])
+    for step in range(len(trace), STEPS):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(16, 8, generator=generator)
+        y = x.sum(1) + torch.randn(16, generator=generator)
+        optimizer.zero_grad()
+        hidden = (x @ params["w"]).tanh()
+        losses = ((hidden * params["v"][:, None]).sum(2) - y).square().mean(1)
+        losses.sum().backward()
+        if step % 10 == 3:
+            params["v"].grad[step % n] = torch.nan
+        buffers["seen"] += 1
+        stack.step()
+        lanes.step(losses.detach())
+        stack.best.update()
+        if step % 40 == 10:
+            stack.copy([0], [2])
+        elif step % 40 == 20:
+            shapes = {name: (1, *each.shape[1:]) for name, each in params.items()}
+            new = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+            stack.refill([1], new, {"seen": torch.zeros(1, dtype=torch.int64)})
+        elif step % 40 == 30:
+            stack.reset([0])
+        trace.append(lanes.lr_master.tolist())
+        save_atomically({"parts": [stack.state_dict()], "trace": trace}, path)
+        if progress is not None:
+            os.write(progress, b".")
+
+
+TRAININGS = {"models": train_models, "stack": train_stack}
+
+
+def start(train, directory):
     """Fork a process that trains; return its number, and a pipe with a byte for every step."""
     read, write = os.pipe()
     child = os.fork()
@@ -79,12 +135,12 @@ def start(directory):
     return child, read
 
 
-def crash_until_done(directory):
+def crash_until_done(train, directory):
     """Kill the training ``KILLS`` times, let it end, and say what happened."""
     moments = random.Random(0)
     kills = torn = 0
     while True:
-        child, steps = start(directory)
+        child, steps = start(train, directory)
         if kills < KILLS:
             # few enough steps that all the kills come before the training ends
             wanted = moments.randrange(STEPS // (2 * KILLS))
@@ -100,12 +156,15 @@ def crash_until_done(directory):
             return {"kills": kills, "torn": torn, "exit": status}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+@pytest.fixture(scope="module", params=TRAININGS)
+def runs(request, tmp_path_factory):
     """The directories of a straight run and of one that was killed, and a report on the latter."""
     straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
     done = subprocess.run(
-        [sys.executable, __file__, straight, killed], capture_output=True, text=True, timeout=300
+        [sys.executable, __file__, request.param, straight, killed],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return straight, killed, json.loads(done.stdout)
@@ -139,8 +198,9 @@ def test_the_trace_of_rates_equals_that_of_the_straight_run(runs):
 
 def test_every_state_equals_that_of_the_straight_run_bit_for_bit(runs):
     straight, killed, _ = runs
-    *_, scheduler = load(straight)["parts"]
-    assert scheduler["plateau"]["lanes"]["num_reductions"].min() > 2
+    *_, last = load(straight)["parts"]
+    lanes = last["lanes"] if "lanes" in last else last["plateau"]["lanes"]
+    assert lanes["num_reductions"].sum() > 8
     assert leaves(load(killed)) == leaves(load(straight))
 
 
@@ -162,7 +222,8 @@ def test_a_save_takes_a_name_in_the_current_directory(tmp_path, monkeypatch):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.optim.SGD([torch.ones(1)])  # the first optimizer imports much that forks then share
-    straight_run, killed_run = map(Path, sys.argv[1:])
-    process, _ = start(straight_run)
+    training = TRAININGS[sys.argv[1]]
+    straight_run, killed_run = map(Path, sys.argv[2:])
+    process, _ = start(training, straight_run)
     assert os.waitpid(process, 0)[1] == 0
-    sys.stdout.write(json.dumps(crash_until_done(killed_run)))
+    sys.stdout.write(json.dumps(crash_until_done(training, killed_run)))

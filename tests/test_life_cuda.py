@@ -11,7 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oracle import same_bits
-from torch_plateau import LaneBest, PlateauLanes
+from torch_plateau import (
+    LaneBest,
+    LaneLR,
+    LaneStack,
+    PlateauLanes,
+    clip_lane_grad_norm_,
+)
 from torch_plateau.lanes import changes, inputs, selection
 
 N = 6
@@ -102,10 +108,11 @@ class NoCore(contextlib.nullcontext):
     def has_moved(self):
         return False
 
-    def connect(self, *_, copy, copies, namespace, names, **__):
+    def connect(self, *_, copy, copies, owner, names, **__):
         if copies:
             copy(*copies)
-        namespace.update(names)
+        for name, value in names.items():
+            setattr(owner, name, value)
 
 
 def on_meta(lanes):
@@ -119,11 +126,59 @@ def on_meta(lanes):
 def test_no_part_of_a_life_in_place_would_wait(settings, monkeypatch):
     for module in (changes, inputs, selection):
         monkeypatch.setattr(module, "check_readable", lambda *_: None)
-    monkeypatch.setattr("torch_plateau.optim.best.check_readable", lambda *_: None)
+    monkeypatch.setattr("torch_plateau.optim.stacked.check_readable", lambda *_: None)
     lanes = on_meta(PlateauLanes(N, 0.1, **settings))
     live = live_through(lanes, [torch.empty(N, 3, device="meta")], "meta")
     with Waits() as waits:
         live()
+    assert waits.found == []
+
+
+def stack_on(lanes, device):
+    """A stack with gradients and a state of its optimizer."""
+    params = [torch.zeros(N, 3, 2, device=device), torch.zeros(N, device=device)]
+    for param in params:
+        param.requires_grad_().grad = torch.ones(param.shape, device=device)
+    optimizer = torch.optim.AdamW(params, lr=1.0, capturable=torch.device(device).type == "cuda")
+    LaneLR(optimizer, lanes)
+    buffers = [torch.zeros(N, 4, device=device)]
+    return LaneStack(lanes, optimizer, params, buffers, LaneBest(lanes, [*params, *buffers]))
+
+
+def move_through(stack, device):
+    """All that may happen to a stack without a change of its size."""
+    numbers = torch.tensor([4, 1, 4], device="cpu").to(device, non_blocking=True)
+    mask = torch.tensor([True, False] * 3, device="cpu").to(device, non_blocking=True)
+    metrics = torch.ones(N, device=device)
+    new = [torch.ones(3, *param.shape[1:], device=device) for param in stack.params.values()]
+    all_new = [torch.ones(param.shape, device=device) for param in stack.params.values()]
+    buffers = [torch.ones(3, 4, device=device)], [torch.ones(N, 4, device=device)]
+
+    def moves():
+        clip_lane_grad_norm_(stack.params, 1.0)
+        stack.step()
+        stack.copy(numbers, numbers.flip(0))
+        stack.refill(numbers, new, buffers[0])
+        stack.refill(mask, all_new, buffers[1])
+        stack.refill([1, 2, 3], new, buffers[0])
+        stack.reset(numbers)
+        stack.reset(mask)
+        stack.lanes.halve(metrics)
+        return stack.skipped, stack.state_dict()
+
+    return moves
+
+
+def test_no_move_of_a_stack_would_wait(monkeypatch):
+    for module in (changes, inputs, selection):
+        monkeypatch.setattr(module, "check_readable", lambda *_: None)
+    for module in ("stacked", "stack_state"):
+        monkeypatch.setattr(f"torch_plateau.optim.{module}.check_readable", lambda *_: None)
+    lanes = on_meta(PlateauLanes(N, 0.1))
+    moves = move_through(stack_on(lanes, "meta"), "meta")
+    with Waits() as waits:
+        moves()
+        moves()  # with a state of the optimizer from the start
     assert waits.found == []
 
 
@@ -178,6 +233,25 @@ def test_no_part_of_a_life_in_place_waits(settings, cuda_devices):
         twin.step(row)
         same()
         assert_same(lanes, twin)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+def test_no_move_of_a_stack_waits(cuda_devices):
+    device = cuda_devices[0]
+    stack = stack_on(PlateauLanes(N, 0.1, device=device), device)
+    twin = stack_on(PlateauLanes(N, 0.1), "cpu")
+    moves, same = move_through(stack, device), move_through(twin, "cpu")
+    moves(), same()  # the first makes the optimizer's state
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moves()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    same()
+    for ours, theirs in zip(stack.params.values(), twin.params.values(), strict=True):
+        assert torch.allclose(ours.cpu(), theirs)
+    assert_same(stack.lanes, twin.lanes)
 
 
 @each_setting

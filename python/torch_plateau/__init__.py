@@ -11,21 +11,30 @@ from .histories.sweep import Sweep, sweep
 from .lanes.lanes import PlateauLanes
 from .optim.batched import BatchedReduceLROnPlateau
 from .optim.best import LaneBest
+from .optim.clip import clip_lane_grad_norm_
 from .optim.compose import compose
+from .optim.lane_adam import LaneAdam, LaneAdamW
 from .optim.lane_lr import LaneLR
+from .optim.lane_sgd import LaneSGD
 from .optim.plateau import ReduceLROnPlateau
+from .optim.stack import LaneStack
 from .saving import save_atomically
 
 __all__ = [
     "BatchedReduceLROnPlateau",
     "Finding",
+    "LaneAdam",
+    "LaneAdamW",
     "LaneBest",
     "LaneLR",
+    "LaneSGD",
+    "LaneStack",
     "PlateauLanes",
     "ReduceLROnPlateau",
     "Replay",
     "Sweep",
     "build_info",
+    "clip_lane_grad_norm_",
     "compose",
     "diagnose",
     "replay",

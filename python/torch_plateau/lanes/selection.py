@@ -29,7 +29,7 @@ class Chosen(NamedTuple):
         if self.place is None or values.ndim == 0:
             return values
         if self.size == 0:
-            return values.new_zeros(len(self.mask))
+            return values.new_zeros(len(self.mask), *values.shape[1:])
         return values[self.place.clamp(min=0)]
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from ..lanes.lanes import PlateauLanes
-from ..lanes.readable import check_readable, kind_of
+from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
 from ..lanes.values import check_keys, checked_word
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rates
+from .stacked import check_like, check_stacked, named_tensors
 
 __all__ = ["LaneBest"]
 
@@ -67,10 +68,17 @@ class LaneBest:
             )
         self.lanes = lanes
         self.on_cut = checked_word("on_cut", on_cut, ("keep", "rollback"))
-        self._params = _named(params)
+        self._params = named_tensors("params", params)
+        if not self._params:
+            raise ValueError("params: expected at least one tensor, got none")
         self._check_size()
         self._best = {name: param.detach().clone() for name, param in self._params.items()}
         self._seen = None if isinstance(lanes, PlateauLanes) else _seen(lanes)
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """The parameters that are watched, by name: the tensors themselves."""
+        return dict(self._params)
 
     @property
     def best(self) -> dict[str, Tensor]:
@@ -100,14 +108,20 @@ class LaneBest:
         Raises TypeError, ValueError or IndexError, with nothing changed, for lanes that do not
         exist, for ``lanes`` with one ordinary model, and if lanes were added or removed meanwhile.
         """
-        self._check_size()
-        which: Tensor | bool = True
-        if lanes is not None:
-            if not isinstance(self.lanes, PlateauLanes):
-                raise TypeError(f"lanes: expected None for one model, got {kind_of(lanes)}")
-            which = chosen("lanes", lanes, len(self.lanes), self.lanes.device).mask
+        which = self._mask_of(lanes)
         for name, param in self._params.items():
             _take(which, self._best[name], param.detach())
+
+    @torch.no_grad()
+    def reset(self, lanes: Which | None = None) -> None:
+        """Begin anew: the best of these lanes (all unless told) are their parameters as of now.
+
+        For lanes that were reset, or got other weights. In place, without a synchronisation; raises
+        as :meth:`restore` does.
+        """
+        which = self._mask_of(lanes)
+        for name, param in self._params.items():
+            _take(which, param.detach(), self._best[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot of clones and primitives, safe for ``weights_only=True``.
@@ -125,28 +139,25 @@ class LaneBest:
         Tensors may lie on any device (this synchronises then). Raises KeyError, TypeError or
         ValueError, with nothing changed, for other names, shapes or types.
         """
+        best, seen = self._checked(state_dict)
+        for name, kept in self._best.items():
+            kept.copy_(best[name])
+        self._seen = seen
+
+    def _checked(self, state_dict: Any) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+        """Return what a snapshot holds, checked as ``load_state_dict`` says."""
         check_keys("state_dict", state_dict, ("best", "seen"))
         state_dict = {**state_dict, "best": as_dict("state_dict['best']", state_dict["best"])}
         check_keys("state_dict['best']", state_dict["best"], self._best)
         for name, kept in self._best.items():
-            given, label = state_dict["best"][name], f"state_dict['best'][{name!r}]"
-            if not isinstance(given, Tensor):
-                raise TypeError(f"{label}: expected a tensor, got {kind_of(given)}")
-            check_readable(given, label)
-            if given.shape != kept.shape or given.dtype != kept.dtype:
-                raise ValueError(
-                    f"{label}: expected {kept.dtype} of shape {tuple(kept.shape)}, got "
-                    f"{given.dtype} {tuple(given.shape)}"
-                )
+            check_like(f"state_dict['best'][{name!r}]", state_dict["best"][name], kept)
         seen = state_dict["seen"]
         if self._seen is not None:
             check_keys("state_dict['seen']", seen, self._seen)
             seen = {name: _checked_seen(name, seen[name]) for name in self._seen}
         elif seen is not None:
             raise ValueError("state_dict['seen']: expected None for lanes, got one of a scheduler")
-        for name, kept in self._best.items():
-            kept.copy_(state_dict["best"][name])
-        self._seen = seen
+        return state_dict["best"], seen
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
@@ -156,6 +167,14 @@ class LaneBest:
         LaneBest.__init__(self, given["lanes"], given["_params"], on_cut=given["on_cut"])
         self.load_state_dict({"best": given["_best"], "seen": given["_seen"]})
         self.__dict__.update({name: given[name] for name in given.keys() - self.__dict__.keys()})
+
+    def _mask_of(self, lanes: Which | None) -> Tensor | bool:
+        self._check_size()
+        if lanes is None:
+            return True
+        if not isinstance(self.lanes, PlateauLanes):
+            raise TypeError(f"lanes: expected None for one model, got {kind_of(lanes)}")
+        return chosen("lanes", lanes, len(self.lanes), self.lanes.device).mask
 
     def _outcome(self) -> tuple[Tensor | bool, Tensor | bool]:
         """Which lanes improved, and of which a rate was lowered, since the last call."""
@@ -177,37 +196,7 @@ class LaneBest:
         if not isinstance(self.lanes, PlateauLanes):
             return
         for name, param in self._params.items():
-            _check_stacked(f"params[{name!r}]", param, self.lanes)
-
-
-def _named(params: Any) -> dict[str, Tensor]:
-    if isinstance(params, Tensor) or not isinstance(params, Iterable):
-        raise TypeError(f"params: expected tensors or a mapping, got {kind_of(params)}")
-    if isinstance(params, Mapping):
-        named = dict(params)
-    else:
-        named = {str(i): param for i, param in enumerate(params)}
-    if not named:
-        raise ValueError("params: expected at least one tensor, got none")
-    for name, param in named.items():
-        if not isinstance(name, str):
-            raise TypeError(f"params: expected names that are strings, got {name!r}")
-        label = f"params[{name!r}]"
-        if not isinstance(param, Tensor):
-            raise TypeError(f"{label}: expected a tensor, got {kind_of(param)}")
-        check_readable(param, label)
-        axes = zip(param.shape, param.stride(), strict=True)
-        if any(size > 1 and step == 0 for size, step in axes):
-            raise ValueError(f"{label}: expected a place for each element, got an expanded tensor")
-    return named
-
-
-def _check_stacked(label: str, param: Tensor, lanes: PlateauLanes) -> None:
-    n = len(lanes)
-    if param.ndim == 0 or len(param) != n:
-        raise ValueError(f"{label}: expected shape [{n}, ...], got {tuple(param.shape)}")
-    if param.device != lanes.device:
-        raise ValueError(f"{label}: expected device {lanes.device}, got {param.device}")
+            check_stacked(f"params[{name!r}]", param, self.lanes)
 
 
 def _take(which: Tensor | bool, source: Tensor, into: Tensor) -> None:

@@ -36,7 +36,7 @@ from ..lanes.table import whole_number
 from ..lanes.values import check_keys
 from .optimizers import unwrapped
 
-__all__ = ["LaneLR"]
+__all__ = ["LaneLR", "lane_lr_of"]
 
 # Their step is p - lr * u, where u does not depend on lr (weight decay included).
 _LINEAR = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax)
@@ -135,7 +135,7 @@ class LaneLR:
             raise TypeError(f"lanes: expected PlateauLanes, got {type(lanes).__name__}")
         if any(count != 1 for count in lanes.groups or ()):
             raise ValueError(f"lanes: expected one rate per lane, got {len(lanes.lr)} groups")
-        if _KEY in getattr(optimizer, _BEFORE):
+        if lane_lr_of(optimizer) is not None:
             raise ValueError(
                 "optimizer: expected one without a LaneLR, got one that has it already"
             )
@@ -255,6 +255,13 @@ class LaneLR:
                 rate = self.lanes.lr if single else self.lanes.lr_master.to(param.dtype)
                 rates[kind] = rate if lane_of is None else rate.index_select(0, lane_of)
             torch.lerp(old, param, rates[kind].view(shape), out=param)
+
+
+def lane_lr_of(optimizer: Optimizer) -> LaneLR | None:
+    """Return the LaneLR that an optimizer has, if any."""
+    hook = getattr(optimizer, _BEFORE).get(_KEY)
+    found = getattr(hook, "__self__", None)
+    return found if isinstance(found, LaneLR) else None
 
 
 def _given_for(param: Tensor, given: Any, default: Any) -> Any:
