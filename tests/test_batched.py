@@ -247,22 +247,6 @@ def test_a_rate_that_is_none_is_refused_and_no_lane_advances(bad, error, words, 
 
 
 @PUBLISH
-def test_a_group_added_later_is_refused_at_the_next_step(publish, device):
-    optimizer, other = sgd(0.5, device=device), sgd(0.25, device=device)
-    scheduler = BatchedReduceLROnPlateau([optimizer, other], patience=0, publish=publish)
-    scheduler.step([1.0, 1.0])
-    optimizer.add_param_group({"params": [torch.ones(1, device=device)], "lr": 0.1})
-    with pytest.raises(
-        ValueError, match=r"expected 2 param groups, .*got 3; build a new scheduler"
-    ):
-        scheduler.step([2.0, 2.0])
-    assert scheduler.lanes.num_steps == scheduler.last_epoch == 1
-    assert rates_of(optimizer) == [0.5, 0.1]
-    new = BatchedReduceLROnPlateau([optimizer], patience=0)
-    assert_publishes(new, [0.5, 0.1])
-
-
-@PUBLISH
 def test_a_warm_up_may_write_the_rates_first(publish, device):
     rates, settings = [0.5, 0.25], {"patience": 0, "factor": 0.5}
     optimizer, reference = sgd(*rates, device=device), [sgd(rate) for rate in rates]

@@ -10,27 +10,40 @@ namespace plateau {
 namespace {
 
 PyObject* const kLr = PyUnicode_InternFromString("lr");
+PyObject* const kParams = PyUnicode_InternFromString("params");
 PyObject* const kParamGroups = PyUnicode_InternFromString("param_groups");
 
-/// Compares from rates[at] on; returns the position after the last group, or -1.
-Py_ssize_t match(PyObject* groups, PyObject* rates, Py_ssize_t at) noexcept {
+/// Whether `group[key]` is the very object `value`.
+bool holds(PyObject* group, PyObject* key, PyObject* value) noexcept {
+  if (!PyDict_Check(group)) return false;
+  PyObject* found = PyDict_GetItemWithError(group, key);  // faster: saves no error
+  if (!found) PyErr_Clear();
+  return found == value;
+}
+
+/// Compares from position `at` on, the lists of parameters too unless `params` is null; returns the
+/// position after the last group, or -1.
+Py_ssize_t match(PyObject* groups, PyObject* rates, PyObject* params, Py_ssize_t at) noexcept {
   if (!PyList_Check(groups) || !PyList_Check(rates)) return -1;
   const Py_ssize_t count = PyList_GET_SIZE(groups);
   if (at + count > PyList_GET_SIZE(rates)) return -1;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* group = PyList_GET_ITEM(groups, i);
-    if (!PyDict_Check(group)) return -1;
-    if (PyDict_GetItem(group, kLr) != PyList_GET_ITEM(rates, at + i)) return -1;
+    if (!holds(group, kLr, PyList_GET_ITEM(rates, at + i))) return -1;
+    if (params && !holds(group, kParams, PyList_GET_ITEM(params, at + i))) return -1;
   }
   return at + count;
 }
 
-bool same_rates_of_all(py::handle optimizers, py::handle rates) noexcept {
-  if (!PyList_Check(optimizers.ptr()) || !PyList_Check(rates.ptr())) return false;
+bool same_groups(py::handle optimizers, py::handle rates, py::handle params) noexcept {
+  for (PyObject* list : {optimizers.ptr(), rates.ptr(), params.ptr()}) {
+    if (!PyList_Check(list)) return false;
+  }
+  if (PyList_GET_SIZE(rates.ptr()) != PyList_GET_SIZE(params.ptr())) return false;
   Py_ssize_t at = 0;
   for (Py_ssize_t i = 0; at >= 0 && i < PyList_GET_SIZE(optimizers.ptr()); ++i) {
     PyObject* groups = PyObject_GetAttr(PyList_GET_ITEM(optimizers.ptr(), i), kParamGroups);
-    at = groups ? match(groups, rates.ptr(), at) : -1;
+    at = groups ? match(groups, rates.ptr(), params.ptr(), at) : -1;
     Py_XDECREF(groups);
   }
   PyErr_Clear();
@@ -71,13 +84,14 @@ bool cut_floats(py::handle group_list, py::handle floor_list, double factor, dou
 }  // namespace
 
 bool same_rates(py::handle groups, py::handle rates) noexcept {
-  return match(groups.ptr(), rates.ptr(), 0) >= 0 &&
+  return match(groups.ptr(), rates.ptr(), nullptr, 0) >= 0 &&
          PyList_GET_SIZE(groups.ptr()) == PyList_GET_SIZE(rates.ptr());
 }
 
 void register_rates(py::module_& m) {
-  m.def("same_rates", &same_rates_of_all, py::arg("optimizers"), py::arg("rates"),
-        "Whether the groups of `optimizers`, in order, hold the very objects in the list `rates`.");
+  m.def("same_groups", &same_groups, py::arg("optimizers"), py::arg("rates"), py::arg("params"),
+        "Whether the groups of `optimizers`, in order, are those with the very rates and lists of "
+        "parameters in the lists `rates` and `params`.");
   m.def(
       "cut_floats", &cut_floats, py::arg("groups"), py::arg("floors"), py::arg("factor"),
       py::arg("eps"),

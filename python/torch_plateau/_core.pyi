@@ -23,7 +23,7 @@ __all__: list[str] = [
     "build_info",
     "cut",
     "cut_floats",
-    "same_rates",
+    "same_groups",
     "settings_table",
     "state_table",
 ]
@@ -196,9 +196,9 @@ def cut_floats(
     Cut the rate of every param group. False, and nothing changed, unless all rates are floats and there is a floor for each.
     """
 
-def same_rates(optimizers: typing.Any, rates: typing.Any) -> bool:
+def same_groups(optimizers: typing.Any, rates: typing.Any, params: typing.Any) -> bool:
     """
-    Whether the groups of `optimizers`, in order, hold the very objects in the list `rates`.
+    Whether the groups of `optimizers`, in order, are those with the very rates and lists of parameters in the lists `rates` and `params`.
     """
 
 def settings_table() -> list[dict[str, typing.Any]]:

@@ -17,7 +17,7 @@ from .events import Cuts, read_events
 from .halving import halved
 from .inputs import mask_of, readable
 from .memory import Handed, owned
-from .operator import Connection, step_
+from .operator import Connection, found_by, step_
 from .readable import kind_of
 from .saved import check_held, restored, snapshot
 from .selection import Which, chosen, last_of, numbers_of
@@ -722,14 +722,21 @@ class PlateauLanes:
         tensors = dict(state.fields)
         if state.offsets is not None:
             tensors["offsets"] = state.offsets
+        uniform = [0.0 if isinstance(v, Tensor) else v for v in state.settings.values()]
+        each = [v if isinstance(v, Tensor) else None for v in state.settings.values()]
+        fields = list(state.fields.values())
+        found_by(fields[0], self)
         names = {
             "_state": state,
             "_handed": handed,
             "_lr": state.fields["published"],
             "_names": " ".join(state.fields),
-            "_uniform": [0.0 if isinstance(v, Tensor) else v for v in state.settings.values()],
-            "_each": [v if isinstance(v, Tensor) else None for v in state.settings.values()],
+            "_uniform": uniform,
+            "_each": each,
             "_has_parts": state.has_parts,
+            "_connection": Connection(
+                self._core, [*fields, state.offsets, *each], [*uniform, state.has_parts]
+            ),
         }
         self._core.connect(
             tensors,
@@ -740,14 +747,6 @@ class PlateauLanes:
             copies=copies,
             owner=self,
             names=names,
-        )
-        self._connection = Connection(
-            self._core,
-            list(state.fields.values()),
-            state.offsets,
-            self._uniform,
-            self._each,
-            self._has_parts,
         )
 
     def _take_moved(self) -> None:

@@ -9,7 +9,7 @@ object that the lanes have, and only for copies one is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import torch
@@ -19,47 +19,37 @@ from .. import _core
 from .inputs import readable
 from .table import SETTINGS
 
-__all__ = ["Connection", "step_"]
+__all__ = ["Connection", "found_by", "step_"]
 
 
-class Connection:
-    """What a core's object of some lanes is connected to, as the operator is given it.
+class Connection(NamedTuple):
+    """What the core's object of some lanes is connected to, as the operator is given it."""
 
-    Found by its tensors for as long as somebody, the lanes, keeps it.
-    """
+    core: _core.Lanes
+    tensors: list[Tensor | None]  # state, offsets and settings per lane
+    numbers: list[float]  # the other settings, and whether there are parts
 
-    def __init__(
-        self,
-        core: _core.Lanes,
-        state: list[Tensor],
-        offsets: Tensor | None,
-        uniform: list[float],
-        each: list[Tensor | None],
-        parts: bool,
-    ) -> None:
-        self.core = core
-        self._tensors = [*state, offsets, *each]
-        self._numbers = [*uniform, parts]
-        _CONNECTIONS[id(state[0])] = self
-
-    def has(
-        self,
-        state: Sequence[Tensor],
-        offsets: Tensor | None,
-        uniform: Sequence[float],
-        each: Sequence[Tensor | None],
-        parts: bool,
-    ) -> bool:
+    def has(self, tensors: Sequence[Tensor | None], numbers: Sequence[float]) -> bool:
         """Return whether it is connected to these very tensors, with these settings."""
-        tensors = [*state, offsets, *each]
         return (
-            len(tensors) == len(self._tensors)
-            and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
-            and self._numbers == [*uniform, parts]
+            len(tensors) == len(self.tensors)
+            and all(a is b for a, b in zip(tensors, self.tensors, strict=True))
+            and numbers == self.numbers
         )
 
 
-_CONNECTIONS: WeakValueDictionary[int, Connection] = WeakValueDictionary()
+class Connected(Protocol):
+    """Lanes; they replace their connection and what they are connected to at once."""
+
+    _connection: Connection
+
+
+_LANES: WeakValueDictionary[int, Connected] = WeakValueDictionary()
+
+
+def found_by(tensor: Tensor, lanes: Connected) -> None:
+    """Let the operator find lanes, as long as they live, by the first tensor of their state."""
+    _LANES[id(tensor)] = lanes
 
 
 def step(
@@ -78,10 +68,12 @@ def step(
     ``each`` hold the settings in the order of their table: one value for all lanes, or, where
     ``each`` is a tensor, one per lane.
     """
-    known = _CONNECTIONS.get(id(state[0]))
-    fits = known is not None and known.has(state, offsets, uniform, each, parts)
-    if known is not None and fits and _advance(known.core, metrics, active) >= 0:
-        return
+    owner = _LANES.get(id(state[0]))
+    if owner is not None:
+        known = owner._connection
+        fits = known.has([*state, offsets, *each], [*uniform, parts])
+        if fits and _advance(known.core, metrics, active) >= 0:
+            return
     lanes = _core.Lanes(torch.autograd.graph.increment_version)
     lanes.watch_best()  # nobody knows here who has it
     tensors = dict(zip(names.split(), state, strict=True))

@@ -252,6 +252,15 @@ class LaneState:
             state._regroup([self.groups[lane] for lane in numbers.tolist()])
         return state._resized()
 
+    def regrouped(self, lanes: Tensor, groups: Tensor, counts: list[int] | None) -> LaneState:
+        """Return the lanes of these numbers, which own so many each of these rates; synchronises.
+
+        ``counts`` is None for one each.
+        """
+        state = self._picked(lanes, groups)
+        state._regroup(counts)
+        return state._resized()
+
     def join(self, added: LaneState) -> LaneState:
         """Return these lanes and then others; synchronises.
 
@@ -323,8 +332,8 @@ class LaneState:
         }
         return LaneState(fields, settings, self.groups, self.offsets, self.capacity)
 
-    def _regroup(self, counts: list[int]) -> None:
-        offsets = offsets_of(len(counts), counts)
+    def _regroup(self, counts: list[int] | None) -> None:
+        offsets = offsets_of(len(counts or ()), counts)
         self.groups = counts
         self.offsets = None if offsets is None else offsets.to(self.device)
 

@@ -12,14 +12,16 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
+from ..lanes.inputs import mask_of
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.saved import restored
 from ..lanes.state import LaneState
 from ..lanes.table import SETTINGS
 from ..lanes.values import check_keys, shown
-from .fields import as_dict, checked_field
+from .fields import as_dict, checked_field, items_of
 from .hooks import call_after_load
+from .lane_groups import LaneGroups, LaneOf, carried_over, numbers_for
 from .optimizers import checked_optimizers, rate_in, rates_of
 from .tensor_rates import check_takes_tensor_rate, device_of, sync_of
 
@@ -31,20 +33,25 @@ _RESULTS = ("best", "num_bad_epochs", "cooldown_counter")
 _CURES = "reset, set_lanes, copy_lanes, load_state_dict"
 _OPTIONS = {*_SETTINGS, "events"}
 _FIXED = ("lanes", "optimizer", "publish")
-_PICKLED = {*_FIXED, "_optimizers", "last_epoch"}
+_PICKLED = {*_FIXED, "_optimizers", "_lane_of", "_lanes", "last_epoch"}
 
 
 class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
-    """``ReduceLROnPlateau`` for many optimizers, or for each param group of one.
+    """``ReduceLROnPlateau`` for many optimizers, each param group of one, or any sets of groups.
 
     Given a sequence of optimizers there is a lane per optimizer, which owns all its groups; given
-    one optimizer there is a lane per param group. Every other argument is torch's, each a scalar
-    or one value per lane (``min_lr`` also one per group), and every lane decides as a
-    ``ReduceLROnPlateau`` of its own would with float rates. The lanes themselves, with ``best``,
-    ``lr``, ``reduced`` and the rest as tensors, are :attr:`lanes`.
+    one optimizer there is a lane per param group; with ``lane_of`` lanes own the groups that it
+    says. Every other argument is torch's, each a scalar or one value per lane (``min_lr`` also one
+    per group), and every lane decides as a ``ReduceLROnPlateau`` of its own would with float rates.
+    The lanes themselves, with ``best``, ``lr``, ``reduced`` and the rest as tensors, are
+    :attr:`lanes`; there the rates stand lane by lane.
 
     Args:
         optimizers: One optimizer, or a sequence of different ones.
+        lane_of: The lane of each param group, of all optimizers in their order: a list of numbers
+            from 0 on, or a function from a group to one, such as ``lambda group: group["slot"]``,
+            which is asked once for each group. There are as many lanes as the highest number says;
+            those that no group names own none.
         publish: How rates reach the optimizers. ``"float"``: ``group["lr"]`` is a Python float,
             written when the lane is cut. ``"tensor"``: it is a 0-d float32 view into ``lanes.lr``,
             so a cut reaches the optimizer with no write. Unless told, ``"tensor"`` if any group's
@@ -64,7 +71,16 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     Rates set on :attr:`lanes` (``lanes.set_lanes``, ``reset``, ``copy_lanes``, ``lanes.lr[i] = x``)
     reach the optimizers at once as tensors, and at the next step as floats. Lanes cannot be added
-    or removed.
+    or removed there.
+
+    Groups may come and go: the next step takes over those that there are then, before it reads
+    metrics, which are one for each lane that there is then. A group that an optimizer was given
+    (``add_param_group``) is another rate of the lane that owns it (with ``lane_of`` that which a
+    function says; in a sequence that of its optimizer), which goes on; else it is a new lane, with
+    the settings of the last one. A lane all of whose groups were replaced begins anew, with its
+    settings. A lane whose groups were taken away stays, without a rate; without ``lane_of`` the
+    lane of a group goes with it. New rates have the floor of their lane. Then ``lanes.lr`` is
+    another tensor; to take groups over synchronises.
 
     Rates that other code sets are adopted at the next step: a group that was given a new number
     or one-element tensor, one written in place, and those that ``optimizer.load_state_dict``
@@ -83,6 +99,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     """
 
     _published: list[Any]  # what was put into the groups
+    _own: LaneGroups
 
     def __init__(
         self,
@@ -96,6 +113,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         min_lr: float | Sequence[float] | Tensor = 0.0,
         eps: float | Sequence[float] | Tensor = 1e-8,
         *,
+        lane_of: LaneOf | None = None,
         publish: Literal["float", "tensor"] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
@@ -117,49 +135,58 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             device = device_of(groups) if device is None else device
         elif device is not None and str(device) != "cpu":
             raise ValueError(f"device: expected 'cpu' with publish='float', got {str(device)!r}")
-        per_group = isinstance(optimizers, Optimizer)
+        self.optimizer = optimizers  # type: ignore[assignment]
+        self._lane_of = lane_of
+        self._own = own = self._owned()
         self.lanes = PlateauLanes(
-            len(groups) if per_group else len(self._optimizers),
-            [rate_in(group, i) for i, group in enumerate(groups)],
+            own.n,
+            own.by_lane([rate_in(group, i) for i, group in enumerate(groups)]),
             mode=mode,
             factor=factor,
             patience=patience,
             threshold=threshold,
             threshold_mode=threshold_mode,
             cooldown=cooldown,
-            min_lr=min_lr,
+            min_lr=own.by_lane(min_lr),
             eps=eps,
-            groups=None if per_group else [len(o.param_groups) for o in self._optimizers],
+            groups=None if self._one_each() else own.counts,
             device=device or "cpu",
             dtype=dtype,
             **options,
         )
         if self.lanes.device.type == "cuda":
             _warn_of_syncs(self._optimizers)
-        self.optimizer = optimizers  # type: ignore[assignment]
         self.publish = publish
         self.last_epoch = 0
         self._attach()
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, metrics: Any, epoch: int | None = None, *, active: Any = None
+    ) -> None:
         """Advance every lane by one metric, and publish the rates of the lanes that are cut.
 
         Args:
             metrics: Shape ``(lanes,)``, anything that :meth:`PlateauLanes.step` takes; where the
                 lanes are on the CPU, a tensor on any device (fetching it synchronises).
             epoch: Deprecated, as in torch: warns, and becomes ``last_epoch``.
+            active: Which lanes have a metric now: bool, shape ``(lanes,)``, where metrics may be,
+                or a sequence of bools; all unless told. The others keep their state and rates.
 
-        Raises TypeError or ValueError, with no lane advanced, for metrics of a wrong shape, type
-        or device, and if the optimizers' groups changed in number or hold a rate that is not one
-        finite number.
+        Raises TypeError or ValueError, with no lane advanced, for metrics or a mask of a wrong
+        shape, type or device, and if a group holds a rate that is not one finite number, there are
+        no groups left, or ``lane_of`` does not say the lane of a new one.
         """
         if epoch is not None:
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._adopt_if_replaced()
-        reduced = self.lanes._advance(metrics)
+        if active is None:
+            reduced = self.lanes._advance(metrics)
+        else:
+            active = self._mask(active)
+            reduced = self.lanes._advance_masked(metrics, active)
         if reduced < 0:
-            reduced = self.lanes._step_again(reduced, metrics, fetch=True)
+            reduced = self.lanes._step_again(reduced, metrics, active, fetch=True)
             self._adopt_if_replaced()
         # past __setattr__, which would take as long as many a step
         self.__dict__["last_epoch"] = self.last_epoch + 1 if epoch is None else epoch
@@ -178,14 +205,40 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
-    def _check_groups(self) -> list[dict[str, Any]]:
+    def _mask(self, active: Any) -> Tensor:
+        """Return a mask where the lanes are; one elsewhere comes to lanes on the CPU."""
+        here = self.lanes.device
+        elsewhere = isinstance(active, Tensor) and active.device.type not in ("cpu", "meta")
+        if here.type == "cpu" and elsewhere:
+            active = active.cpu()
+        return mask_of("active", active, len(self.lanes), here)
+
+    def _one_each(self) -> bool:
+        """Whether each group is a lane."""
+        return self._lane_of is None and isinstance(self.optimizer, Optimizer)
+
+    def _owned(self, old: LaneGroups | None = None) -> LaneGroups:
+        """Return the groups that there are, and the lane of each."""
         groups = self._groups()
-        if len(groups) != len(self._published):
-            raise ValueError(
-                f"optimizers: expected {len(self._published)} param groups, as when the scheduler "
-                f"was built, got {len(groups)}; build a new scheduler"
-            )
-        return groups
+        if not groups:
+            raise ValueError("optimizers: expected at least one param group, got none")
+        if self._lane_of is not None:
+            numbers = numbers_for(self._lane_of, groups, old)
+            return LaneGroups(groups, numbers, max(*numbers, 0 if old is None else old.n - 1) + 1)
+        if self._one_each():
+            return LaneGroups(groups, list(range(len(groups))), len(groups))
+        each = enumerate(self._optimizers)
+        numbers = [i for i, optimizer in each for _ in optimizer.param_groups]
+        return LaneGroups(groups, numbers, len(self._optimizers))
+
+    def _per_group(self, rates: Tensor) -> Tensor:
+        """Return what is the lanes', one for each rate, in the order of the groups."""
+        return rates if self._lane_of is None else rates[self._own.place]
+
+    @property
+    def lane_of(self) -> list[int]:
+        """The lane of each param group that was known at the last step."""
+        return list(self._own.lanes)
 
     def _publish(self) -> None:
         """Write the lanes' rates where the optimizers read them, and remember those objects."""
@@ -195,9 +248,10 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         handed = self.lanes._handed["published"]
         if self.publish == "tensor":
             here = self.__dict__.get("_handed") is handed  # and so the views are good
-            rates: list[Any] = self._published if here else list(handed.tensor.unbind())
+            views = self._published if here else self._own.by_group(handed.tensor.unbind())
+            rates: list[Any] = views
         else:
-            rates = self.lanes.lr_master.tolist()
+            rates = self._own.by_group(self.lanes.lr_master.tolist())
             for i, group in enumerate(groups):  # an unchanged rate stays the user's own object
                 if isinstance(group["lr"], float) and group["lr"] == rates[i]:
                     rates[i] = group["lr"]
@@ -207,25 +261,36 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self._version = _version_of(self._vector)
 
     def _adopt_if_replaced(self) -> None:
-        if not _core.same_rates(self._optimizers, self._published):
+        if not _core.same_groups(self._optimizers, self._published, self._own.params):
             self._adopt()
         elif self._handed is not self.lanes._handed["published"]:  # lr is elsewhere now
             self._publish()
 
     def _adopt(self) -> None:
-        """Take over rates that other code put into the groups."""
-        groups = self._check_groups()
+        """Take over groups, and rates that other code put into them."""
+        groups, old = self._groups(), self._own
+        own = old if old.fit(groups) else self._owned(old)
+        origins = own.origins(old)
         replaced = {
             i: rate_in(group, i)
-            for i, group in enumerate(groups)
-            if group["lr"] is not self._published[i]
+            for i, (group, was) in enumerate(zip(groups, origins, strict=True))
+            if was is None or group["lr"] is not self._published[was]
         }
         published = self.lanes.lr
         for i, value in list(replaced.items()):
+            was = origins[i]
             # a float32 copy of the rate that is there already must not cost it its digits
-            if isinstance(groups[i]["lr"], Tensor) and value == float(published[i]):
+            copied = isinstance(groups[i]["lr"], Tensor)
+            if copied and was is not None and value == float(published[old.place[was]]):
                 del replaced[i]
-        self.lanes._set_rates(replaced)
+        if own is not old:
+            if self.publish == "tensor":
+                for optimizer in self._optimizers:
+                    check_takes_tensor_rate(optimizer)
+            self.lanes._change(lambda state: carried_over(state, old, own, replaced), False)
+            self._own = own
+        known = {own.place[i]: replaced[i] for i in replaced if origins[i] is not None}
+        self.lanes._set_rates(known)
         self._publish()
 
     def __getattr__(self, name: str) -> Any:
@@ -233,7 +298,9 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         settings = self.__dict__["lanes"].settings if "lanes" in self.__dict__ else {}
         if name not in settings:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return settings[name]
+        value = settings[name]
+        each = name == "min_lr" and isinstance(value, Tensor)
+        return self._per_group(value) if each else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a setting, which reaches the lanes, or ``last_epoch``; other names are refused.
@@ -241,6 +308,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         A subclass may have attributes of its own.
         """
         if name in _SETTINGS and "lanes" in self.__dict__:
+            value = self._own.by_lane(value) if name == "min_lr" else value
             self.lanes._set_settings(**{name: value})
             return
         if name in _RESULTS:
@@ -272,11 +340,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         return self.lanes.cooldown_counter
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a snapshot of tensors and primitives: ``lanes`` and ``last_epoch``."""
-        return {"lanes": self.lanes.state_dict(), "last_epoch": self.last_epoch}
+        """Return a snapshot of tensors and primitives: ``lanes`` and ``last_epoch``.
+
+        With ``lane_of`` also that, a list of numbers.
+        """
+        own = {} if self._lane_of is None else {"lane_of": self.lane_of}
+        return {"lanes": self.lanes.state_dict(), "last_epoch": self.last_epoch, **own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot and publish its rates to the optimizers.
+
+        It must be one of lanes that own as many groups each, and with ``lane_of`` the same ones.
 
         Raises KeyError, TypeError or ValueError, with nothing changed, as
         :meth:`PlateauLanes.load_state_dict` does.
@@ -285,10 +359,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def _checked(self, state_dict: Any) -> tuple[LaneState, int]:
         """Return what a state brings."""
-        check_keys("state_dict", state_dict, ("lanes", "last_epoch"))
+        own = () if self._lane_of is None else ("lane_of",)
+        check_keys("state_dict", state_dict, ("lanes", "last_epoch", *own))
         label = "state_dict['last_epoch']"
         last_epoch = checked_field("last_epoch", state_dict["last_epoch"], label)
-        self._check_groups()
+        if not self._own.fit(self._groups()):
+            self._adopt()
+        if own and state_dict["lane_of"] != self.lane_of:
+            raise ValueError(
+                f"state_dict['lane_of']: expected {self.lane_of}, got "
+                f"{shown(state_dict['lane_of'])}"
+            )
         old = self.lanes._state
         new = restored(state_dict["lanes"], old.n, old.groups, old.capacity, old.dtype, old.device)
         if SETTINGS["warmup_steps"].needs_part(new.settings["warmup_steps"]):
@@ -306,8 +387,9 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
-        remade = ("_handed", "_vector", "_version", "_published", "_hooks")
-        return {name: value for name, value in self.__dict__.items() if name not in remade}
+        remade = ("_handed", "_vector", "_version", "_published", "_hooks", "_own")
+        kept = {name: value for name, value in self.__dict__.items() if name not in remade}
+        return {**kept, "_lanes": self.lane_of}
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
@@ -321,13 +403,23 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             raise ValueError("optimizer: expected the optimizers of the scheduler, got others")
         _check_publish(given["publish"], "float", "tensor")
         given["last_epoch"] = checked_field("last_epoch", given["last_epoch"])
-        count = sum(len(each.param_groups) for each in own)
-        if count != len(lanes.lr):
+        groups = [group for each in own for group in each.param_groups]
+        if len(groups) != len(lanes.lr):
             raise ValueError(
-                f"lanes: expected {count} rates, one for each group, got {len(lanes.lr)}"
+                f"lanes: expected {len(groups)} rates, one for each group, got {len(lanes.lr)}"
             )
-        self.__dict__.update(given)
+        owned = LaneGroups(groups, _checked_owners(given.pop("_lanes"), groups, lanes), len(lanes))
+        self.__dict__.update(given, _own=owned)
         self._attach()
+
+
+def _checked_owners(numbers: Any, groups: list[dict[str, Any]], lanes: PlateauLanes) -> list[int]:
+    """Check the lane of each group in a state that is restored."""
+    found = numbers_for(items_of(numbers, "_lanes", len(groups)), groups)
+    counts = [found.count(lane) for lane in range(len(lanes))]
+    if sum(counts) != len(found) or counts != (lanes.groups or [1] * len(lanes)):
+        raise ValueError(f"_lanes: expected the lanes of the groups, got {shown(numbers)}")
+    return found
 
 
 def _check_publish(value: object, *allowed: str | None) -> None:

@@ -107,7 +107,7 @@ class Composed(TorchPlateau):
     def scale(self) -> float | Tensor:
         """What the cuts have made of 1: a number, or float64 with one per group if batched."""
         if isinstance(self.plateau, BatchedReduceLROnPlateau):
-            return self.plateau.lanes.lr_master
+            return self.plateau._per_group(self.plateau.lanes.lr_master)
         return float(self.plateau.optimizer.param_groups[0]["lr"])
 
     def get_last_lr(self) -> list[Any]:
@@ -150,7 +150,7 @@ class Composed(TorchPlateau):
             scale = checked(RATE, given["scale"], label=label)
         else:
             scale = checked(RATE, given["scale"], count, scalar=False, label=label)
-            if not torch.equal(scale, plateau[0].master().cpu()):
+            if not torch.equal(scale, self.plateau._per_group(plateau[0].master().cpu())):
                 raise ValueError(f"{label}: expected the rates in state_dict['plateau']['lanes']")
         rates = torch.tensor([float(rate) for rate in plain], dtype=torch.float64, device="cpu")
         checked(RATE, rates * scale, count, label="state_dict['rates'] times the scale")
@@ -189,8 +189,8 @@ class Composed(TorchPlateau):
     def _scales(self) -> list[Any]:
         """The scale of each group, where its rate is."""
         if isinstance(self.plateau, BatchedReduceLROnPlateau):
-            scales = self.plateau.lanes.lr_master
-            return scales.tolist() if self.plateau.publish == "float" else list(scales.unbind())
+            scales, by_group = self.plateau.lanes.lr_master, self.plateau._own.by_group
+            return by_group(scales.tolist() if self.plateau.publish == "float" else scales.unbind())
         return [self.scale] * len(self._plain)
 
     @torch.no_grad()

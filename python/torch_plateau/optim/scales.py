@@ -40,6 +40,7 @@ def take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:
     one = isinstance(plateau.optimizer, Optimizer)
     plateau._optimizers = [Scales(len(each.param_groups)) for each in plateau._optimizers]
     plateau.__dict__["optimizer"] = plateau._optimizers[0] if one else plateau._optimizers
+    plateau._own.params = [group["params"] for group in plateau._groups()]
     plateau.load_state_dict(state)
     plateau._attach()
-    return floors.tolist()
+    return plateau._own.by_group(floors.tolist())
