@@ -43,6 +43,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 from torch_plateau import (
     BatchedReduceLROnPlateau,
     LaneBest,
+    LaneLR,
+    LaneStack,
     PlateauLanes,
     ReduceLROnPlateau,
     compose,
@@ -229,6 +231,43 @@ def best_of_scheduler(tensors=False):
     return BestSubject(scheduler, optimizer, scheduler)
 
 
+class StackSubject(Subject):
+    """A stack, all of whose state is spoilt but the optimizer's: torch loads that unchecked."""
+
+    def __init__(self):
+        params = {name: torch.linspace(0, 1, 6).view(2, 3) for name in ("w", "v")}
+        buffers = {"n": torch.arange(2)}
+        lanes = PlateauLanes(2, 0.5, patience=0, max_reductions=5)
+        optimizer = SGD(params.values(), lr=1.0, momentum=0.9)
+        LaneLR(optimizer, lanes)
+        stack = LaneStack(lanes, optimizer, params, buffers, LaneBest(lanes, {**params, **buffers}))
+        super().__init__(stack, lanes=2, falling=lambda: lanes.lr_master.tolist())
+
+    def step(self, row):
+        for param in self.thing.params.values():
+            param.grad = torch.ones_like(param)
+        self.thing.step()
+        self.thing.lanes.step(row)
+        self.thing.best.update()
+
+    def save(self):
+        state = self.thing.state_dict()
+        del state["optimizer"]
+        return state
+
+    def load(self, state):
+        if hasattr(state, "keys"):
+            state = {**state, "optimizer": self.thing.optimizer.state_dict()}
+        self.thing.load_state_dict(state)
+
+    def become(self, other):
+        self.thing.optimizer.load_state_dict(copy.deepcopy(other.thing.optimizer.state_dict()))
+
+    def live(self):
+        best = self.thing.best
+        return [*super().live(), *best.best.values(), *best.params.values()]
+
+
 STATES = {
     "lanes": lambda: lanes_of(3, cooldown=1),
     "lanes in float32": lambda: lanes_of(3, dtype=torch.float32),
@@ -256,6 +295,7 @@ STATES = {
     "best of lanes": best_of_lanes,
     "best of a scheduler": best_of_scheduler,
     "best of a scheduler with tensors": lambda: best_of_scheduler(True),
+    "stack": StackSubject,
 }
 PICKLES = {
     f"pickled {name}": STATES[name]
@@ -558,6 +598,10 @@ def try_pickle(r, make):
 
 
 def step_alone(thing, row):
+    if isinstance(thing, LaneStack):
+        thing.step()
+        step_alone(thing.best, row)
+        return
     if isinstance(thing, LaneBest):
         step_alone(thing.lanes, row)
         thing.update()

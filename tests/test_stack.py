@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+import fuzz_states
 from test_bad_input import contents
 from torch_plateau import LaneBest, LaneLR, LaneStack, PlateauLanes, save_atomically
 
@@ -674,6 +675,23 @@ def test_a_spoilt_state_is_refused_and_changes_nothing(path, value, device):
     with pytest.raises((KeyError, TypeError, ValueError)):
         stack.load_state_dict(state)
     assert contents(everything(stack)) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_is_spoilt_a_refused_state_changes_nothing():
+    state = small("cpu").state_dict()
+    taken = 0
+    for number in range(100):
+        r = random.Random(number)
+        stack = small("cpu")
+        before = contents(everything(stack))
+        try:
+            stack.load_state_dict(fuzz_states.spoilt(r, copy.deepcopy(state)))
+        except (KeyError, TypeError, ValueError):
+            assert contents(everything(stack)) == before
+        else:
+            taken += 1
+    assert 5 < taken < 50
 
 
 def test_a_state_with_a_best_does_not_load_into_a_stack_without_one():

@@ -29,10 +29,10 @@ def snapshot(stack: LaneStack) -> dict[str, Any]:
     """Return clones and primitives; does not synchronise."""
     return {
         "lanes": stack.lanes.state_dict(),
-        "optimizer": _cloned(stack.optimizer.state_dict()),
+        "optimizer": _cloned(stack.optimizer.state_dict(), "optimizer"),
         "best": None if stack.best is None else stack.best.state_dict(),
-        "params": _cloned(stack.params),
-        "buffers": _cloned(stack.buffers),
+        "params": _cloned(stack.params, "params"),
+        "buffers": _cloned(stack.buffers, "buffers"),
         "skipped": stack.skipped,
     }
 
@@ -81,8 +81,13 @@ def _load_optimizer(optimizer: Optimizer, given: Any) -> None:
     before = optimizer.state, optimizer.param_groups
     label = "state_dict['optimizer']"
     try:
-        _check_state(label, given)
-        optimizer.load_state_dict(_cloned(given))
+        check_keys(label, given, ("state", "param_groups"))
+        for group in items_of(given["param_groups"], f"{label}['param_groups']"):
+            own = as_dict(f"{label}['param_groups']", group)
+            items_of(own.get("params"), f"{label}['param_groups']['params']")
+        for param, values in as_dict(f"{label}['state']", given["state"]).items():
+            as_dict(f"{label}['state'][{param!r}]", values)
+        optimizer.load_state_dict(_cloned(given, label))
         list(state_rows(optimizer))
     except BaseException as error:
         optimizer.state, optimizer.param_groups = before
@@ -93,24 +98,16 @@ def _load_optimizer(optimizer: Optimizer, given: Any) -> None:
         raise
 
 
-def _check_state(label: str, given: Any) -> None:
-    """Refuse what is not built as an optimizer's state, before torch reads it."""
-    check_keys(label, given, ("state", "param_groups"))
-    for group in items_of(given["param_groups"], f"{label}['param_groups']"):
-        if "params" not in as_dict(f"{label}['param_groups']", group):
-            raise KeyError(f"{label}['param_groups']: expected 'params' in each, got {list(group)}")
-    for param, values in as_dict(f"{label}['state']", given["state"]).items():
-        for name, value in as_dict(f"{label}['state'][{param!r}]", values).items():
-            if isinstance(value, Tensor):
-                check_readable(value, f"{label}['state'][{param!r}][{name!r}]")
+def _cloned(value: Any, label: str) -> Any:
+    """Return a copy of mappings and sequences in which every tensor is a clone.
 
-
-def _cloned(value: Any) -> Any:
-    """Return a copy of mappings and sequences in which every tensor is a clone."""
+    Raises TypeError or ValueError for tensors that cannot be read.
+    """
     if isinstance(value, Tensor):
+        check_readable(value, label)
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _cloned(each) for key, each in value.items()}
+        return {key: _cloned(each, f"{label}[{key!r}]") for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_cloned(each) for each in value)
+        return type(value)(_cloned(each, f"{label}[{i}]") for i, each in enumerate(value))
     return value
