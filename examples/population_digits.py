@@ -93,7 +93,8 @@ class Population:
         dst = worst if len(parents) else worst[:0]  # nobody left to copy: no round
         src = parents[torch.randint(max(len(parents), 1), dst.shape, generator=self.chance)]
         self.stack.copy(src, dst)
-        sign = torch.randint(2, (3, len(dst)), generator=self.chance).double() * 2 - 1
+        coins = (torch.randint(2, dst.shape, generator=self.chance) for _ in range(3))
+        sign = [coin.double() * 2 - 1 for coin in coins]
         patience, factor = (self.lanes.settings[name][dst] for name in ("patience", "factor"))
         self.lanes.set_lanes(
             dst,

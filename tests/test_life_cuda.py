@@ -171,7 +171,8 @@ def move_through(stack, device):
 def test_no_move_of_a_stack_would_wait(monkeypatch):
     for module in (changes, inputs, selection):
         monkeypatch.setattr(module, "check_readable", lambda *_: None)
-    monkeypatch.setattr("torch_plateau.optim.stacked.check_readable", lambda *_: None)
+    for name in ("stacked", "stack_state"):
+        monkeypatch.setattr(f"torch_plateau.optim.{name}.check_readable", lambda *_: None)
     lanes = on_meta(PlateauLanes(N, 0.1))
     moves = move_through(stack_on(lanes, "meta"), "meta")
     with Waits() as waits:
