@@ -106,7 +106,7 @@ class Captured:
     def step(self, metrics: Tensor) -> None:
         """Replay; the first time step uncaptured, which compiles and loads, and then capture."""
         if self.one is not None:
-            self.one.replay()
+            self.replay_one()
             return
         beside, now = torch.cuda.Stream(), torch.cuda.current_stream()
         beside.wait_stream(now)
@@ -121,6 +121,14 @@ class Captured:
             for _ in range(steps):
                 self.case.step(metrics)
         return graph
+
+    def replay_one(self) -> None:
+        """Take a step."""
+        self.one.replay()
+
+    def replay_many(self) -> None:
+        """Take ``steps`` steps."""
+        self.many.replay()
 
     def state(self) -> State:
         """Return ``(best, clock, rate)``."""
@@ -143,9 +151,9 @@ class Empty:
 class Run:
     """One run: where, how long, and what it found."""
 
-    def __init__(self, device: torch.device, quick: bool, limit: float) -> None:
+    def __init__(self, device: torch.device, quick: bool, each: float, limit: float) -> None:
         self.device, self.limit = device, limit
-        self.rounds, self.burst, self.most = (7, 0.002, 0.1) if quick else (31, 0.004, 0.4)
+        self.rounds, self.burst, self.most = (7, 0.002, 0.1) if quick else (31, 0.004, each)
         self.not_run: list[Row] = []
         self.began = time.perf_counter()
         self.competitors: dict[Name, Make] = dict(EAGER)
@@ -278,9 +286,12 @@ class Run:
 
 
 def timed(case: Case, metrics: Tensor) -> Timed:
-    """Return what is timed: a call of step, or a replay of one step and one of many."""
+    """Return what is timed: a call of step, or a replay of one step and one of many.
+
+    Either keeps the case, whose memory a graph reads and does not hold.
+    """
     if isinstance(case, Captured):
-        return Timed(case.one.replay, case.many.replay, case.steps)
+        return Timed(case.replay_one, case.replay_many, case.steps)
     call = partial(case.step, case.feed(metrics))
     return Timed(call, call)
 
@@ -386,6 +397,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="'cpu' to try the script out")
     parser.add_argument("--commit", help="what is measured, where there is no git to say so")
     parser.add_argument(
+        "--each", type=float, default=0.4, help="seconds for a competitor, size and scenario"
+    )
+    parser.add_argument(
         "--limit", type=float, default=160.0, help="seconds after which nothing new begins"
     )
     return parser.parse_args()
@@ -402,9 +416,9 @@ def main() -> int:
     if real:
         device = torch.device("cuda", torch.cuda.current_device())
     torch._inductor.config.compile_threads = 1
-    run = Run(device, options.quick, options.limit)
+    run = Run(device, options.quick, options.each, options.limit)
     on = machine(device)
-    on["commit"] = on["commit"] or options.commit or None
+    on["commit"] = options.commit or on["commit"]
     if real:
         clocks = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
         on["gpu_at_start"] = nvidia_smi(device, *clocks)

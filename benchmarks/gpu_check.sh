@@ -2,11 +2,12 @@
 # Everything that can only be checked on a GPU, from a checkout, without a network: build and install
 # with CUDA, C++ tests, the whole suite, compute-sanitizer, and last and alone the benchmark.
 #
-#     benchmarks/gpu_check.sh OUT_DIR [--dlpack DIR] [--wheels DIR] [--commit SHA] [--quick]
+#     benchmarks/gpu_check.sh OUT_DIR [--dlpack DIR] [--wheels DIR] [--commit SHA] [--gpu-only] [--quick]
 #
 #   --dlpack  holds dlpack/dlpack.h; without it tvm-ffi is asked
 #   --wheels  wheels of what this machine lacks, installed into a fresh folder, as they are
 #   --commit  what is measured, where the checkout has no .git
+#   --gpu-only  leaves out what needs no GPU, and is done in four minutes
 #   --quick   a short benchmark
 #
 # Writes OUT_DIR/gpu_check.json, OUT_DIR/gpu.json and a log of each step, whatever fails, and exits
@@ -14,8 +15,8 @@
 # as required. Takes eight minutes at most. PYTHON names the interpreter, python3 unless told.
 set -euo pipefail
 
-readonly DEADLINE=480 # seconds for everything
-readonly RESERVED=190 # of them for the benchmark
+deadline=480 # seconds for everything
+reserved=190 # of them for the benchmark
 
 usage() {
   sed -n '5p' "$0" | sed 's/^# */usage: /' >&2
@@ -25,14 +26,15 @@ usage() {
 case ${1:---} in --*) usage ;; esac
 out=$1
 shift
-dlpack='' wheels='' commit='' quick=()
+dlpack='' wheels='' commit='' bench=() only=()
 while [ $# -gt 0 ]; do
-  if [ "$1" != --quick ] && [ $# -lt 2 ]; then usage; fi
+  case $1 in --quick | --gpu-only) ;; *) if [ $# -lt 2 ]; then usage; fi ;; esac
   case $1 in
     --dlpack) dlpack=$(cd "$2" && pwd) && shift ;;
     --wheels) wheels=$(cd "$2" && pwd) && shift ;;
     --commit) commit=$2 && shift ;;
-    --quick) quick=(--quick) ;;
+    --quick) bench+=(--quick) ;;
+    --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 60) deadline=255 reserved=85 ;;
     *) usage ;;
   esac
   shift
@@ -64,11 +66,11 @@ note() { printf '%s\t%s\t%s\t%s\n' "$@" >>"$steps"; } # name, status, seconds, r
 step() {
   local name=$1 limit=$2 began=$SECONDS code=0 status=passed reason='' left
   shift 2
-  left=$((DEADLINE - SECONDS))
-  if [ "$name" != benchmark ]; then left=$((left - RESERVED)); fi
+  left=$((deadline - SECONDS))
+  if [ "$name" != benchmark ]; then left=$((left - reserved)); fi
   if [ "$left" -lt "$limit" ]; then limit=$left; fi
   if [ "$limit" -le 0 ]; then
-    skip "$name" "its share of the $DEADLINE seconds was over"
+    skip "$name" "its share of the $deadline seconds was over"
     return
   fi
   echo "== $name"
@@ -109,41 +111,31 @@ if [ -n "$wheels" ]; then
   export PYTHONPATH=$work/wheels${PYTHONPATH:+:$PYTHONPATH}
 fi
 
+build_cpp() {
+  step cpp_configure 60 cmake -S . -B "$work/cpp" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DTORCH_PLATEAU_CUDA=ON -DTORCH_PLATEAU_WERROR=ON
+  if passed cpp_configure; then
+    step cpp_build 90 cmake --build "$work/cpp"
+  else
+    skip cpp_build "cpp_configure did not pass"
+  fi
+}
+build_cpp &
 step install 120 "${pip[@]}" --no-build-isolation -v -C "build-dir=$work/module" \
   --target "$work/package" .
+wait
 export PYTHONPATH=$work/package${PYTHONPATH:+:$PYTHONPATH}
 
-step cpp_configure 60 cmake -S . -B "$work/cpp" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-  -DTORCH_PLATEAU_CUDA=ON -DTORCH_PLATEAU_WERROR=ON
-if passed cpp_configure; then
-  step cpp_build 90 cmake --build "$work/cpp"
-else
-  skip cpp_build "cpp_configure did not pass"
-fi
 if passed cpp_build; then
-  step ctest 60 ctest --test-dir "$work/cpp" --output-on-failure
+  if [ ${#only[@]} -eq 0 ]; then
+    step ctest 120 ctest --test-dir "$work/cpp" --output-on-failure
+  else
+    absent ctest "it needs no GPU"
+  fi
   step kernel_device 60 "$work/cpp/test_kernel_device"
 else
   skip ctest "cpp_build did not pass"
   skip kernel_device "cpp_build did not pass"
-fi
-
-if passed install; then
-  ignored=()
-  while IFS=$'\t' read -r file modules; do
-    ignored+=("--ignore=$file")
-    skip "$file" "needs $modules"
-  done < <("$python" .ci/gpu_report.py missing)
-  export TORCH_PLATEAU_REQUIRE_CUDA=1
-  step pytest 220 "$python" -m pytest -p no:cacheprovider --durations=10 \
-    --junitxml="$out/pytest.xml" ${ignored[@]+"${ignored[@]}"}
-  if passed pytest; then
-    step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
-  else
-    skip pytest_skips "pytest did not pass"
-  fi
-else
-  skip pytest "install did not pass"
 fi
 
 sanitizer=$(command -v compute-sanitizer || true)
@@ -162,8 +154,32 @@ for tool in memcheck racecheck; do
 done
 
 if passed install; then
+  ignored=()
+  while IFS=$'\t' read -r file modules; do
+    ignored+=("--ignore=$file")
+    skip "$file" "needs $modules"
+  done < <("$python" .ci/gpu_report.py missing)
+  export TORCH_PLATEAU_REQUIRE_CUDA=1
+  workers=()
+  if "$python" -c 'import xdist' 2>/dev/null; then
+    workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))")
+    export OMP_NUM_THREADS=2 # for each of them
+  fi
+  step pytest 220 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \
+    --junitxml="$out/pytest.xml" ${only[@]+"${only[@]}"} ${ignored[@]+"${ignored[@]}"}
+  if passed pytest; then
+    step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
+  else
+    skip pytest_skips "pytest did not pass"
+  fi
+else
+  skip pytest "install did not pass"
+fi
+
+unset OMP_NUM_THREADS
+if passed install; then
   step benchmark 240 "$python" benchmarks/gpu.py --out "$out/gpu.json" --commit "$commit" \
-    ${quick[@]+"${quick[@]}"}
+    ${bench[@]+"${bench[@]}"}
   if passed benchmark; then cat "$out/benchmark.log"; fi
 else
   skip benchmark "install did not pass"

@@ -19,10 +19,13 @@ def pytest_addoption(parser):
     )
 
 
+    parser.addoption("--gpu-only", action="store_true", help="run nothing that needs no GPU")
+
+
 def pytest_sessionfinish(session):
     """With TORCH_PLATEAU_REQUIRE_CUDA=1 nothing may be skipped, for whatever reason."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if REQUIRE_CUDA and reporter.stats.get("skipped"):
+    if REQUIRE_CUDA and reporter and reporter.stats.get("skipped"):  # a worker of xdist has none
         reporter.write_line("\nTORCH_PLATEAU_REQUIRE_CUDA=1: a skipped test is a failure", red=True)
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
@@ -41,6 +44,8 @@ def on_gpu(item):
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what needs a GPU where there is none, unless there must be one."""
+    if config.getoption("--gpu-only"):
+        items[:] = [item for item in items if on_gpu(item)]
     if REQUIRE_CUDA or torch_plateau.build_info()["cuda_usable"]:
         return
     left_out = [item for item in items if on_gpu(item)]

@@ -12,6 +12,7 @@ FEATURES = {
     "nan": lambda r: {"nan": r.choice(["bad", "skip", "cut", "freeze"])},
     "counting": lambda r: {"counting": r.choice(["torch", "keras", "optax"])},
     "initial_patience": lambda r: {"initial_patience": r.randrange(5)},
+    "min_steps": lambda r: {"min_steps": r.randrange(40)},
     "smoothing": lambda r: {"smoothing": r.choice([0.0, 0.5, 0.9, r.random()])},
     "accumulate": lambda r: {"accumulate": r.randrange(1, 5)},
     "window": lambda r: {"window": r.randrange(1, 6)},

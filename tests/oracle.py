@@ -84,6 +84,7 @@ class OneLane:
             nan="bad",
             counting="torch",
             initial_patience=None,
+            min_steps=0,
             smoothing=0.0,
             accumulate=1,
             window=1,
@@ -115,7 +116,7 @@ class OneLane:
             return
         self.steps += 1
         warming = self.steps <= self.warmup_steps
-        if missing and self.nan == "cut":
+        if missing and self.nan == "cut" and self.steps >= self.min_steps:
             if not warming:
                 self.count_at_min()
             self.cut(metric)
@@ -174,7 +175,7 @@ class OneLane:
             patience = self.initial_patience
         if self.counting == "torch":
             patience += 1
-        if self.num_bad_epochs >= max(patience, 1):
+        if self.num_bad_epochs >= max(patience, 1) and self.steps >= self.min_steps:
             self.cut(value)
 
     def count_at_min(self):

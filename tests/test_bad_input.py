@@ -704,8 +704,6 @@ LANE_LR = {
         for kind in (*NOT_LINEAR, OwnSGD)
     },
     "None": (None, TypeError, "optimizer: expected an Optimizer, got NoneType"),
-    "rate": (stacked(lr=0.5), ValueError, r"\[0\]\['lr'\]: expected 1, got 0.5; the lanes hold"),
-    "tensor rate": (stacked(lr=torch.tensor(0.5)), ValueError, r"\['lr'\]: expected 1, got 0.5"),
     "first dimension": (stacked(shape=(2, 3)), ValueError, r"parameters \[3, ...\], .*\(2, 3\)"),
     "0-d": (stacked(shape=()), ValueError, r"parameters \[3, ...\], got shape \(\)"),
     "complex": (stacked(dtype=torch.complex64), ValueError, "real parameters, got .*complex64"),
@@ -718,9 +716,45 @@ def test_a_rate_per_lane_is_refused(bad, error, words, device):
     assert_refused(lambda optimizer: LaneLR(optimizer, lanes), bad, error, words, bad, lanes)
 
 
+PLACES = {
+    "linear": ({"linear": 1}, TypeError, "linear: expected a bool, got int"),
+    "dim None": ({"dim": None}, TypeError, "dim: expected an integer for each parameter, got None"),
+    "dim too large": ({"dim": 2}, ValueError, r"with 3 at dimension 2, got shape \(3, 2\)"),
+    "dim too small": ({"dim": -3}, ValueError, r"with 3 at dimension -3, got shape \(3, 2\)"),
+    "dim of others": ({"dim": lambda _: 1}, ValueError, r"with 3 at dimension 1, got"),
+    "dim of words": ({"dim": lambda _: "x"}, TypeError, "dim: expected an integer .*, got str"),
+    "lane_of a word": ({"lane_of": "x"}, TypeError, "lane_of: expected lane numbers, got str"),
+    "lane_of floats": ({"lane_of": [0.5]}, TypeError, "lane_of: expected lane numbers, got list"),
+    "lane_of mask": ({"lane_of": [True] * 3}, TypeError, "lane_of: expected lane numbers, got"),
+    "lane_of out of range": ({"lane_of": [0, 1, 3]}, IndexError, "lane_of: expected lanes from 0"),
+    "lane_of negative": ({"lane_of": [0, 1, -1]}, IndexError, "lane_of: expected lanes from 0"),
+    "lane_of short": ({"lane_of": [0, 1]}, ValueError, r"expected parameters \[2, ...\], got"),
+    "lane_of by a function": (
+        {"lane_of": lambda _: [0, 1, 9]},
+        IndexError,
+        "lane_of: expected lanes from 0 to 2, got 9",
+    ),
+}
+
+
+@table(PLACES)
+def test_lanes_that_are_not_there_in_the_parameters_are_refused(bad, error, words, device):
+    optimizer, lanes = stacked(device=device), used_lanes(device)
+    assert_refused(lambda x: LaneLR(optimizer, lanes, **x), bad, error, words, optimizer, lanes)
+    optimizer.step()
+    assert optimizer.param_groups[0]["params"][0].tolist() == [[0.0, 0.0]] * 3
+
+
+def test_an_optimizer_of_torch_that_is_not_linear_is_none_because_someone_says_so(device):
+    optimizer, lanes = stacked(OPTIM.Rprop, device=device), used_lanes(device)
+    words = "Rprop cannot have a rate per lane: its step sizes"
+    assert_refused(lambda x: LaneLR(x, lanes, linear=True), optimizer, TypeError, words, optimizer)
+
+
 def test_a_refused_optimizer_steps_as_before(device):
-    optimizer, words = stacked(lr=0.5, device=device), r"expected 1, got 0\.5"
-    assert_refused(lambda x: LaneLR(x, used_lanes(device)), optimizer, ValueError, words, optimizer)
+    optimizer, words = stacked(lr=0.5, device=device), r"expected parameters \[4, ...\]"
+    lanes = PlateauLanes(4, 0.1, device=device)
+    assert_refused(lambda x: LaneLR(x, lanes), optimizer, ValueError, words, optimizer)
     optimizer.step()
     assert optimizer.param_groups[0]["params"][0].tolist() == [[0.5, 0.5]] * 3
 

@@ -68,16 +68,22 @@ def assert_same(lanes, twin):
 # -- the operator ---------------------------------------------------------------------------------
 
 
+def arguments_of(lanes, metrics, active=None):
+    """What compiled code gives the operator."""
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch_plateau.lanes.lanes.step_", lambda *args: calls.append(args))
+        lanes._step_traced(metrics, active)
+    return list(calls[0])
+
+
 @pytest.mark.parametrize("strided", [False, True], ids=["plain", "strided"])
 @EACH
 def test_torch_finds_nothing_wrong_with_the_operator(keywords, strided, device):
     lanes = lanes_for(keywords, device)
     metrics = torch.rand(8, device=device)[::2] if strided else torch.rand(4, device=device)
-    calls = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch_plateau.lanes.lanes.step_", lambda *args: calls.append(args))
-        lanes._step_traced(metrics, None)
-    results = torch.library.opcheck(torch.ops.torch_plateau.step_.default, calls[0])
+    arguments = arguments_of(lanes, metrics)
+    results = torch.library.opcheck(torch.ops.torch_plateau.step_.default, arguments)
     assert set(results.values()) == {"SUCCESS"}
 
 
@@ -95,6 +101,104 @@ def test_eager_steps_do_not_go_through_the_dispatcher_and_compiled_ones_do(devic
     assert eager == []  # no operator of any kind
     assert OPERATOR in events_of(compiled, metrics)
     assert lanes.num_steps == 3
+
+
+def changed_in_every_way(lanes):
+    """Change lanes in turn by all that puts other tensors or settings in place of theirs."""
+    yield lanes
+    lanes.set_lanes([1], patience=1, lr=0.75)  # uniform becomes per lane
+    yield lanes
+    lanes.reset([0])
+    yield lanes
+    lanes.lr.share_memory_()
+    yield lanes
+    lanes.best.share_memory_()
+    yield lanes
+    lanes.append(2, 0.5, patience=0)
+    lanes.remove([4, 5])
+    yield lanes
+    lanes.load_state_dict(lanes_for({"patience": 0, "cooldown": 1}, lanes.device).state_dict())
+    yield lanes
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_the_operator_follows_lanes_that_are_changed(masked, device):
+    ways = zip(
+        *(changed_in_every_way(lanes_for({"patience": 0}, device)) for _ in range(2)), strict=True
+    )
+    for lanes, twin in ways:
+        for row in noisy(6, device):
+            active = row < 0.8 if masked else None
+            torch.ops.torch_plateau.step_(*arguments_of(lanes, row, active))
+            twin.step(row, active)
+            assert_same(lanes, twin)
+    assert lanes.num_reductions.sum() > 3
+
+
+def test_lanes_are_stepped_by_the_object_that_they_have(device, monkeypatch):
+    lanes, twin = (lanes_for(LANES["per-lane"], device) for _ in range(2))
+    monkeypatch.setattr("torch_plateau.lanes.operator._core.Lanes", None)  # no other can be made
+    for row in noisy(6, device):
+        torch.ops.torch_plateau.step_(*arguments_of(lanes, row))
+        twin.step(row)
+        assert_same(lanes, twin)
+
+
+@EACH
+def test_copies_of_the_tensors_are_stepped_and_the_lanes_left_alone(keywords, device):
+    lanes, twin, still = (lanes_for(keywords, device) for _ in range(3))
+    for row in noisy(3, device):
+        for each in (lanes, twin, still):
+            each.step(row)
+    copies = [tensor.clone() for tensor in arguments_of(lanes, row)[2]]
+    for row in noisy(6, device):
+        arguments = arguments_of(lanes, row)
+        arguments[2] = copies
+        torch.ops.torch_plateau.step_(*arguments)
+        twin.step(row)
+        for ours, expected in zip(copies, arguments_of(twin, row)[2], strict=True):
+            assert torch.equal(ours, expected)
+    assert_same(lanes, still)
+
+
+def test_a_part_of_the_tensors_is_not_taken_for_all_of_them(device):
+    lanes, part = (
+        lanes_for({"patience": 0}, device),
+        PlateauLanes(2, 0.1, patience=0, device=device),
+    )
+    for row in noisy(4, device):
+        arguments = arguments_of(lanes, row)
+        arguments[0] = row[:2]
+        arguments[2] = [tensor[:2] for tensor in arguments[2]]
+        torch.ops.torch_plateau.step_(*arguments)
+        part.step(row[:2])
+    assert lanes.lr[:2].tolist() == part.lr.tolist()
+    assert lanes.best.tolist() == [*part.best.tolist(), torch.inf, torch.inf]
+
+
+def test_new_lanes_in_the_place_of_dead_ones_are_not_taken_for_them(device):
+    row = noisy(1, device)[0]
+    for patience in range(50):
+        lanes, twin = (lanes_for({"patience": patience % 2}, device) for _ in range(2))
+        for _ in range(3):
+            torch.ops.torch_plateau.step_(*arguments_of(lanes, row))
+            twin.step(row)
+        assert_same(lanes, twin)
+
+
+@pytest.mark.parametrize("kind", ["lanes", "copies"])
+def test_autograd_is_told_of_what_the_operator_writes(kind, device):
+    lanes = lanes_for({"patience": 0}, device)
+    arguments = arguments_of(lanes, torch.ones(4, device=device))
+    if kind == "copies":
+        arguments[2] = [tensor.clone() for tensor in arguments[2]]
+    rates = arguments[2][lanes._names.split().index("published")]
+    torch.ops.torch_plateau.step_(*arguments)
+    weight = torch.ones(4, device=device, requires_grad=True)
+    loss = (weight * rates).sum()
+    torch.ops.torch_plateau.step_(*arguments)  # cuts
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 # -- compiled functions ---------------------------------------------------------------------------

@@ -172,15 +172,29 @@ def test_a_group_added_later_gets_the_rates_too_or_is_refused(device):
     assert q[:, 0].tolist() == [0.5, 0.75]
 
 
-def test_a_rate_that_is_set_on_the_optimizer_is_refused_at_its_next_step(device):
+def test_the_rate_of_a_group_is_a_factor_of_its_parameters(device):
+    p, q = (torch.ones(2, 1, device=device, requires_grad=True) for _ in range(2))
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+    optimizer = torch.optim.SGD([{"params": [p], "lr": 0.5}, {"params": [q]}], lr=1.0)
+    LaneLR(optimizer, PlateauLanes(2, [0.5, 0.25], device=device))
+    optimizer.step()
+    assert p.flatten().tolist() == [0.75, 0.875]
+    assert q.flatten().tolist() == [0.5, 0.75]
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
+    assert p.flatten().tolist() == [0.75, 0.875]
+    assert q.flatten().tolist() == [0.0, 0.5]
+
+
+def test_a_default_rate_is_warned_of_and_a_rate_that_was_chosen_is_not(device):
     p = torch.ones(2, 1, device=device, requires_grad=True)
-    p.grad = torch.ones_like(p)
-    optimizer = torch.optim.SGD([p], lr=1.0)
-    LaneLR(optimizer, PlateauLanes(2, 0.5, device=device))
-    optimizer.param_groups[0]["lr"] = 0.1
-    with pytest.raises(ValueError, match=r"\['lr'\]: expected 1, got 0.1; the lanes hold"):
-        optimizer.step()
-    assert p.flatten().tolist() == [1.0, 1.0]
+    lanes = PlateauLanes(2, 0.5, device=device)
+    words = r"param_groups\[0\]\['lr'\] is 0.001, the default of AdamW, and scales the rates"
+    with pytest.warns(UserWarning, match=words) as caught:
+        LaneLR(torch.optim.AdamW([p]), lanes)
+    assert caught[0].filename == __file__
+    for chosen in (torch.optim.AdamW([p], lr=0.5), torch.optim.Adadelta([p])):
+        LaneLR(chosen, lanes)
 
 
 def test_after_remove_the_optimizer_is_its_old_self(device):

@@ -479,6 +479,19 @@ def test_a_state_goes_through_a_file_into_lanes_with_other_settings(device):
     assert same_state(lanes, other)
 
 
+def test_a_state_from_before_a_setting_existed_has_it_as_unless_told(device):
+    lanes = PlateauLanes(2, 0.1, patience=1, device=device)
+    lanes.step([1.0, 1.0])
+    state = lanes.state_dict()
+    del state["settings"]["min_steps"]
+    other = PlateauLanes(2, 0.1, min_steps=9, device=device)
+    other.load_state_dict(state)
+    assert other.settings == lanes.settings
+    del state["settings"]["patience"]  # which every state has
+    with pytest.raises(KeyError, match=r"missing or unknown keys \['patience'\]"):
+        other.load_state_dict(state)
+
+
 def test_a_state_dict_is_a_snapshot(device):
     lanes = mixed_lanes(device)
     lanes.step([1.0, 2.0, 3.0, 4.0])

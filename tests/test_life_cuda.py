@@ -108,10 +108,11 @@ class NoCore(contextlib.nullcontext):
     def has_moved(self):
         return False
 
-    def connect(self, *_, copy, copies, namespace, names, **__):
+    def connect(self, *_, copy, copies, owner, names, **__):
         if copies:
             copy(*copies)
-        namespace.update(names)
+        for name, value in names.items():
+            setattr(owner, name, value)
 
 
 def on_meta(lanes):
@@ -138,7 +139,7 @@ def stack_on(lanes, device):
     params = [torch.zeros(N, 3, 2, device=device), torch.zeros(N, device=device)]
     for param in params:
         param.requires_grad_().grad = torch.ones(param.shape, device=device)
-    optimizer = torch.optim.AdamW(params, lr=1.0, capturable=device != "meta")
+    optimizer = torch.optim.AdamW(params, lr=1.0, capturable=torch.device(device).type == "cuda")
     LaneLR(optimizer, lanes)
     buffers = [torch.zeros(N, 4, device=device)]
     return LaneStack(lanes, optimizer, params, buffers, LaneBest(lanes, [*params, *buffers]))
@@ -171,8 +172,8 @@ def move_through(stack, device):
 def test_no_move_of_a_stack_would_wait(monkeypatch):
     for module in (changes, inputs, selection):
         monkeypatch.setattr(module, "check_readable", lambda *_: None)
-    for name in ("stacked", "stack_state"):
-        monkeypatch.setattr(f"torch_plateau.optim.{name}.check_readable", lambda *_: None)
+    for module in ("stacked", "stack_state"):
+        monkeypatch.setattr(f"torch_plateau.optim.{module}.check_readable", lambda *_: None)
     lanes = on_meta(PlateauLanes(N, 0.1))
     moves = move_through(stack_on(lanes, "meta"), "meta")
     with Waits() as waits:

@@ -204,6 +204,7 @@ def test_a_rate_per_lane_is_read_where_lr_was_moved_to():
 def child(queue, answers):
     """Read rates that another process cuts, whenever it says so."""
     rates = queue.get()
+    answers.put("got it")
     for _ in iter(queue.get, None):
         answers.put(rates.tolist())
 
@@ -217,6 +218,7 @@ def test_another_process_sees_the_cuts_in_a_rate_that_it_was_sent(way):
     lanes = PlateauLanes(3, 0.5, patience=0, factor=0.5)
     lanes.step([1.0, 1.0, 1.0])
     queue.put(lanes.lr)
+    assert answers.get(timeout=60) == "got it"  # a thread of the queue moves it until then
     for row, rates in (([2.0, 0.5, 0.5], [0.25, 0.5, 0.5]), ([2.0, 2.0, 0.1], [0.125, 0.25, 0.5])):
         lanes.step(row)
         queue.put("read")

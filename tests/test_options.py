@@ -290,6 +290,14 @@ def test_plain_lanes_know_their_last_reduction(device):
     assert lanes.last_reduction.tolist() == [3, 4, 3]
 
 
+def test_a_lane_is_not_cut_before_its_minimum_of_steps_and_then_at_once_if_it_is_due():
+    assert trace([1.0] * 7, min_steps=5) == [1.0] * 4 + [0.5, 0.25, 0.125]
+    late = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+    assert trace(late, patience=1, min_steps=4) == [1.0] * 5 + [0.5]
+    nan = [1.0, math.nan, math.nan, math.nan]
+    assert trace(nan, nan="cut", patience=9, min_steps=4) == [1.0] * 3 + [0.5]
+
+
 def test_a_shorter_window_than_the_longest_so_far_is_saved(device):
     lanes = PlateauLanes(2, 0.1, device=device, window=3)
     lanes.step([1.0, 2.0])

@@ -13,6 +13,7 @@ SHELL = re.findall(r"<!-- ci:(\w+) -->\n```sh\n(.*?)\n```", README, re.DOTALL)
 
 # torch.compile imports a module of torch that warns of itself
 @pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # and on a GPU of this
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_every_python_block_runs_by_itself(block, capsys):
     names = {}

@@ -54,6 +54,8 @@ for kind in [*KINDS, optim.SparseAdam]:
         foreach, fused, capturable = (options.get(name) for name in CHOICES)
         if foreach and fused:
             continue  # torch refuses both together
+        if fused and "cuda_unsupported=True" in inspect.getsource(kind):
+            continue  # torch refuses it on a GPU, as it did for Adagrad before 2.13
         refused = issubclass(kind, optim.Adam) and foreach and not capturable
         (REFUSED if refused else CASES).append((kind, options))
 

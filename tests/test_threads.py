@@ -143,7 +143,7 @@ def test_a_change_that_is_interrupted_anywhere_is_done_or_not_begun(change):
         if not interrupted(lambda lanes=lanes: change(lanes), STRIDE * stops):
             break
         assert everything(lanes) in allowed
-        lanes.step([0.5] * len(lanes))
+        lanes.step(torch.full((len(lanes),), 0.5, dtype=lanes.dtype))
     assert stops > 20
     assert everything(lanes) == allowed[1]
 

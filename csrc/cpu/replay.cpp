@@ -8,11 +8,9 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
-#include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
+#include "cpu/threads.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
 #include "plateau/replay_lane.hpp"
@@ -28,24 +26,14 @@ constexpr std::int64_t kWork = 1 << 17;  // lane-epochs that are worth a thread
 template <class Body>
 void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& body) {
   const std::int64_t tiles = (n + kTile - 1) / kTile;
-  std::atomic<std::int64_t> next{0};
-  const auto work = [&] {
-    for (std::int64_t tile = next++; tile < tiles; tile = next++) {
-      const std::int64_t begin = tile * kTile;
-      body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
-    }
-  };
   const std::int64_t worth = std::min(tiles, n * epochs / kWork + 1);
-  std::vector<std::thread> others;
-  try {
-    for (std::int64_t i = 1; i < std::min<std::int64_t>(threads, worth); ++i) {
-      others.emplace_back(work);
-    }
-  } catch (const std::system_error&) {  // no more threads to be had: those there are do it all
-  } catch (const std::bad_alloc&) {
-  }
-  work();
-  for (std::thread& other : others) other.join();
+  std::atomic<std::int64_t> next{0};
+  const auto take = [&](std::int64_t tile) {
+    const std::int64_t begin = tile * kTile;
+    body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
+  };
+  on_threads(static_cast<int>(std::min<std::int64_t>(threads, worth)),
+             taking_turns(next, tiles, take));
 }
 
 constexpr std::int32_t kBearsAll = std::numeric_limits<std::int32_t>::max();
@@ -162,7 +150,7 @@ PLATEAU_INLINE void cut_marked(const Lanes& lanes, Tile<T>& tile, std::int32_t s
     const int i = found[k];
     const std::int64_t lane = tile.begin + i;
     const int bits =
-        end_fire(lanes, lane, lanes.age(lane) + step, cut_lane(lanes, lane), tile.clock[i]);
+        end_fire(lanes, lane, lanes.steps(lane) + step, cut_lane(lanes, lane), tile.clock[i]);
     tile.room[i] = bits & kReduced;
     tile.marks[i] = (tile.marks[i] & ~kReduced) | bits;
     if (bits & kReduced) tile.tallies[i].cut(step, tile.improved[i]);

@@ -141,19 +141,17 @@ void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired)
     __builtin_prefetch(state.rate + group, 1);
     __builtin_prefetch(state.published + group, 1);
     __builtin_prefetch(state.num_reductions + lane, 1);
-    __builtin_prefetch(state.last_reduction + lane, 1);
-    __builtin_prefetch(state.born + lane);
+    __builtin_prefetch(state.last_cut + lane, 1);
   }
 #endif
 }
 
 /// The cold part: cuts the lanes that fired. Returns how many had a rate lowered.
-std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
+std::int64_t cut_fired(const Lanes& lanes, std::int64_t step, Fired& fired) noexcept {
   std::int64_t reduced = 0;
   for (int k = 0; k < fired.count; ++k) {
     const std::int64_t lane = fired.lane[k];
-    const int bits =
-        end_fire(lanes, lane, lanes.age(lane) + 1, cut_lane(lanes, lane), lanes.state.clock[lane]);
+    const int bits = end_fire(lanes, lane, step, cut_lane(lanes, lane), lanes.state.clock[lane]);
     lanes.state.outcome[lane] |= static_cast<std::uint8_t>(bits);
     reduced += (bits & kReduced) != 0;
   }
@@ -161,44 +159,31 @@ std::int64_t cut_fired(const Lanes& lanes, Fired& fired) noexcept {
   return reduced;
 }
 
-/// The rates of a chunk of which many lanes fired, all by the same settings and with one rate each:
+/// A chunk of a block of which many lanes fired, all by the same settings and with one rate each:
 /// cut in vector passes over elements of one width. Lanes that did not fire, or whose rate could
-/// not be lowered, keep theirs as it is in memory. reduced[i] = 1 where a rate was lowered.
-PLATEAU_INLINE void cut_rates(const Lanes& lanes, std::int64_t begin, int count,
-                              const std::int32_t* __restrict marks,
-                              std::int64_t* __restrict reduced) {
+/// not be lowered, keep theirs as it is in memory. Returns how many had a rate lowered.
+PLATEAU_INLINE std::int32_t cut_many(const Lanes& lanes, std::int64_t begin, int count,
+                                     std::int64_t step, std::int32_t* __restrict marks) {
   const double factor = lanes.settings.factor.all;
   const double min_lr = lanes.settings.min_lr.all;
   const double eps = lanes.settings.eps.all;
   double* __restrict rate = lanes.state.rate + begin;
   float* __restrict published = lanes.state.published + begin;
+  std::uint8_t* __restrict outcome = lanes.state.outcome + begin;
+  alignas(64) double written[kChunk];
   alignas(64) double old[kChunk];
   alignas(64) double lowered[kChunk];
+  alignas(64) std::int64_t reduced[kChunk];
   for (int i = 0; i < count; ++i) reduced[i] = marks[i] & kFired;
-  for (int i = 0; i < count; ++i) old[i] = current_rate(rate[i], published[i]);
+  for (int i = 0; i < count; ++i) written[i] = published[i];
+  for (int i = 0; i < count; ++i) old[i] = current_rate(rate[i], written[i]);
   for (int i = 0; i < count; ++i) lowered[i] = cut(old[i], factor, min_lr, eps);
   for (int i = 0; i < count; ++i) reduced[i] = (reduced[i] != 0) & (lowered[i] < old[i]);
   for (int i = 0; i < count; ++i) rate[i] = reduced[i] ? lowered[i] : rate[i];
-  for (int i = 0; i < count; ++i) {
-    old[i] = reduced[i] ? lowered[i] : static_cast<double>(published[i]);
-  }
-  for (int i = 0; i < count; ++i) published[i] = static_cast<float>(old[i]);
-}
-
-/// A chunk of a block of which many lanes fired. Returns how many had a rate lowered.
-PLATEAU_INLINE std::int64_t cut_many(const Lanes& lanes, std::int64_t begin, int count,
-                                     const std::int32_t* __restrict marks) {
-  alignas(64) std::int64_t reduced[kChunk];
-  cut_rates(lanes, begin, count, marks, reduced);
-  std::int64_t total = 0;
-  for (int i = 0; i < count; ++i) {
-    if (!(marks[i] & kFired)) continue;
-    const std::int64_t lane = begin + i;
-    const int bits =
-        end_fire(lanes, lane, lanes.age(lane) + 1, reduced[i] != 0, lanes.state.clock[lane]);
-    lanes.state.outcome[lane] |= static_cast<std::uint8_t>(bits);
-    total += reduced[i];
-  }
+  for (int i = 0; i < count; ++i) written[i] = reduced[i] ? lowered[i] : written[i];
+  for (int i = 0; i < count; ++i) published[i] = static_cast<float>(written[i]);
+  const std::int32_t total = end_fires(lanes, begin, count, step, reduced, marks);
+  for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
   return total;
 }
 
@@ -212,7 +197,9 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   const bool uniform_cut = lanes.uniform_cut();
   Fired fired[2];  // a block's lanes are cut while the rates of the next one's arrive
   Fired *now = &fired[0], *before = &fired[1];
-  Stepped done;
+  const std::int64_t step = lanes.n > 0 ? lanes.steps(0) + 1 : 0;  // all counts are equal here
+  bool improved = false;
+  std::int64_t reduced = 0;
   for (std::int64_t begin = 0; begin < lanes.n; begin += kBlock) {
     const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n - begin));
     T* best = static_cast<T*>(lanes.state.best) + begin;
@@ -224,7 +211,7 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
     }
     if (mark_improved(metric, best, begin, count, lanes, repeated, marks)) {
       for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
-      done.improved = true;
+      improved = true;
     }
     const std::int32_t any =
         advance(lanes.state.clock + begin, begin, count, lanes.settings, marks);
@@ -235,17 +222,17 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
       for (int i = 0; i < count; ++i) bits += marks[i] & kFired;
       if (bits >= kMany * kFired && uniform_cut) {
         for (int at = 0; at < count; at += kChunk) {
-          done.reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), marks + at);
+          reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), step, marks + at);
         }
       } else {
         std::swap(now, before);
         find_fired(lanes, begin, count, *now);
-        done.reduced += cut_fired(lanes, *before);
+        reduced += cut_fired(lanes, step, *before);
       }
     }
   }
-  done.reduced += cut_fired(lanes, *now);
-  return done;
+  reduced += cut_fired(lanes, step, *now);
+  return {reduced, improved};
 }
 
 PLATEAU_MULTIVERSION Stepped step_f32(const Lanes& lanes, const Metrics& metrics) {

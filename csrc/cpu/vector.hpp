@@ -16,13 +16,6 @@
 #define PLATEAU_MULTIVERSION
 #endif
 
-// The clones are compiled for other targets than the rest, so their callees must be inlined.
-#if defined(__GNUC__)
-#define PLATEAU_INLINE inline __attribute__((always_inline))
-#else
-#define PLATEAU_INLINE __forceinline
-#endif
-
 namespace plateau {
 
 /// Copies elements [begin, begin + count) of `metrics` into `out` as T.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The kernels. A thread takes a few neighbouring lanes through one step, in registers; rates are
-// touched only for lanes that fire.
+// The kernels. A thread decides for a few neighbouring lanes, in registers; rates are touched only
+// for lanes that fire.
 #pragma once
 
 #include <cstdint>
@@ -41,12 +41,21 @@ __device__ Pack<T, kWidth> load_metrics(const Metrics& metrics, std::int64_t fir
   return out;
 }
 
-template <class T, class M, int kWidth>
-__device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first) {
+/// Cuts a lane with one rate that fired. Returns Outcome bits.
+inline __device__ int fire(const Lanes& lanes, std::int64_t lane, std::int32_t& clock) {
+  const std::int64_t step = lanes.steps(lane) + 1;  // read before anything is written
+  const bool reduced = cut_group(lanes, lane, lane).lowered();
+  return end_fire(lanes, lane, step, reduced, clock);
+}
+
+/// Decides for `kWidth` lanes; `fired` is called for each that fires and returns its Outcome bits.
+template <class T, class M, int kWidth, class OnFire>
+__device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first,
+                          const OnFire& fired) {
   auto& all_best = pack<kWidth>(static_cast<T*>(lanes.state.best), first);
-  const auto metric = load_metrics<T, M, kWidth>(metrics, first);
   auto best = all_best;
   auto clock = pack<kWidth>(lanes.state.clock, first);
+  const auto metric = load_metrics<T, M, kWidth>(metrics, first);  // last: conversions wait for it
   int bits[kWidth];
   int any = 0;
 #pragma unroll
@@ -58,10 +67,7 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
   if (any & kFired) {
 #pragma unroll
     for (int w = 0; w < kWidth; ++w) {
-      const std::int64_t lane = first + w;
-      if (!(bits[w] & kFired)) continue;
-      const bool reduced = cut_group(lanes, lane, lane).lowered();
-      bits[w] |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced, clock.at[w]);
+      if (bits[w] & kFired) bits[w] |= fired(first + w, clock.at[w]);
     }
   }
   pack<kWidth>(lanes.state.clock, first) = clock;
@@ -76,24 +82,50 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
 inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::int64_t end,
                                    std::int64_t steps) {
   __syncthreads();
-  const std::int64_t each = lanes.lanes_per_count();
-  const std::int64_t last = (end + each - 1) / each;
-  for (std::int64_t i = begin / each + threadIdx.x; i < last; i += blockDim.x) {
-    lanes.state.num_steps[i] += steps;
+  const std::int64_t last = lanes.num_counts(end);
+  for (std::int64_t i = lanes.count_of(begin) + threadIdx.x; i < last; i += blockDim.x) {
+    // Not for want of order: nobody waits for an addition whose result is not asked for.
+    atomicAdd(reinterpret_cast<unsigned long long*>(lanes.state.num_steps + i),
+              static_cast<unsigned long long>(steps));
   }
 }
 
-/// One rate per lane: a thread takes `kWidth` lanes.
+constexpr int kLaneThreads = static_cast<int>(kLanesPerCount);
+
+/// One rate per lane: a thread decides for `kWidth` lanes. With several each, where there are many
+/// lanes in all, those of a block that fire are put on a list, which is then shared out: they are
+/// few as a rule, and a thread that cut its own would hold up its warp for as many reads.
 template <class T, class M, int kWidth>
-__global__ void step_lanes(const Lanes lanes, const Metrics metrics) {
+__global__ void __launch_bounds__(kLaneThreads)
+    step_lanes(const Metrics metrics, const Lanes lanes) {
+  constexpr bool kList = kWidth > 1;
+  __shared__ int list[kList ? kLaneThreads * kWidth : 1];
+  __shared__ int count;
+  if constexpr (kList) {
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+  }
   const std::int64_t width = static_cast<std::int64_t>(blockDim.x) * kWidth;
   const std::int64_t begin = blockIdx.x * width;
   const std::int64_t end = begin + width < lanes.n ? begin + width : lanes.n;
+  const auto fired = [&](std::int64_t lane, std::int32_t& clock) {
+    if constexpr (!kList) return fire(lanes, lane, clock);
+    list[atomicAdd(&count, 1)] = static_cast<int>(lane - begin);
+    return 0;
+  };
   std::int64_t lane = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth;
   if (lane + kWidth <= lanes.n) {
-    step_pack<T, M, kWidth>(lanes, metrics, lane);
+    step_pack<T, M, kWidth>(lanes, metrics, lane, fired);
   } else {
-    for (; lane < lanes.n; ++lane) step_pack<T, M, 1>(lanes, metrics, lane);
+    for (; lane < lanes.n; ++lane) step_pack<T, M, 1>(lanes, metrics, lane, fired);
+  }
+  if constexpr (kList) {
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+      const std::int64_t listed = begin + list[i];
+      std::uint8_t& outcome = lanes.state.outcome[listed];
+      outcome = static_cast<std::uint8_t>(outcome | fire(lanes, listed, lanes.state.clock[listed]));
+    }
   }
   count_steps(lanes, begin, end, 1);
 }
@@ -158,7 +190,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   }
   if (mine < range.count) {
     if (bits & kFired) {
-      bits |= end_fire(lanes, lane, lanes.age(lane) + 1, reduced[mine], lanes.state.clock[lane]);
+      bits |= end_fire(lanes, lane, lanes.steps(lane) + 1, reduced[mine], lanes.state.clock[lane]);
     }
     lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);
   }

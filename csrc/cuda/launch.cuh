@@ -27,7 +27,8 @@ void load(void (*kernel)(P...)) {
   PLATEAU_CUDA(cudaFuncGetAttributes(&attributes, kernel));
 }
 
-/// Loads the kernels of a replay onto the current device.
+/// Loads the kernels of a replay, and of the optimizers, onto the current device.
 void load_replay();
+void load_optimizers();
 
 }  // namespace plateau

@@ -24,7 +24,7 @@ __device__ void replay_plain(const Lanes& lanes, const History& history, const R
     outcome = decide(lanes, lane, metric, best, clock);
     if (outcome & kFired) {
       const bool reduced = cut_lane(lanes, lane);
-      outcome |= end_fire(lanes, lane, lanes.age(lane) + epoch + 1, reduced, clock);
+      outcome |= end_fire(lanes, lane, lanes.steps(lane) + epoch + 1, reduced, clock);
     }
     tally.count(outcome, static_cast<std::int32_t>(epoch + 1));
     write_entry(lanes, record, lane, epoch, outcome, best, clock, static_cast<double>(metric));

@@ -11,15 +11,15 @@
 namespace plateau {
 namespace {
 
-constexpr int kThreads = static_cast<int>(kLanesPerCount);
+constexpr int kThreads = kLaneThreads;
 constexpr int kWide = 4;                        // lanes a thread, where that is worth it:
 constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
 constexpr std::uintptr_t kAligned = 16;
 
-template <class T, class M, int kWidth>
-void launch_lanes(const Lanes& lanes, const Metrics& metrics, void* stream) {
-  launch(&step_lanes<T, M, kWidth>, blocks(lanes.n, kThreads * kWidth), kThreads, stream, lanes,
-         metrics);
+template <class T, class M>
+void launch_lanes(const Lanes& lanes, const Metrics& metrics, bool wide, void* stream) {
+  const auto kernel = wide ? &step_lanes<T, M, kWide> : &step_lanes<T, M, 1>;
+  launch(kernel, blocks(lanes.n, kThreads * (wide ? kWide : 1)), kThreads, stream, metrics, lanes);
 }
 
 /// Whether `metrics` is a plain array of `dtype` that can be read 16 bytes at a time.
@@ -68,19 +68,21 @@ void step_on(const Lanes& lanes, const Metrics& metrics, void* stream) {
   const bool wide = lanes.n >= kFillsDevice && is_aligned(lanes);
   if (lanes.offsets) {
     launch_groups<T>(lanes, metrics, stream);
-  } else if (wide && kDouble && is_plain(metrics, Dtype::kFloat64)) {
-    launch_lanes<T, T, kWide>(lanes, metrics, stream);
-  } else if (wide && is_plain(metrics, Dtype::kFloat32)) {
-    launch_lanes<T, float, kWide>(lanes, metrics, stream);
+  } else if (kDouble && is_plain(metrics, Dtype::kFloat64)) {
+    launch_lanes<T, T>(lanes, metrics, wide, stream);
+  } else if (is_plain(metrics, Dtype::kFloat32)) {
+    launch_lanes<T, float>(lanes, metrics, wide, stream);
   } else {
-    launch_lanes<T, Any, 1>(lanes, metrics, stream);
+    launch(&step_lanes<T, Any, 1>, blocks(lanes.n, kThreads), kThreads, stream, metrics, lanes);
   }
 }
 
 template <class T>
 void load_all() {
   load(&step_lanes<T, T, kWide>);
+  load(&step_lanes<T, T, 1>);
   load(&step_lanes<T, float, kWide>);
+  load(&step_lanes<T, float, 1>);
   load(&step_lanes<T, Any, 1>);
   load(&step_groups<T>);
   load(&step_parts<T>);
@@ -114,6 +116,7 @@ void prepare_cuda(int device) {
   load_all<float>();
   load_all<double>();
   load_replay();
+  load_optimizers();
 }
 
 #define PLATEAU_TEXT(...) #__VA_ARGS__

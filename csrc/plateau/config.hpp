@@ -7,3 +7,11 @@
 #else
 #define PLATEAU_HD
 #endif
+
+// Host loops are compiled for several targets, other ones than the rest, so their callees must be
+// inlined.
+#if defined(__GNUC__)
+#define PLATEAU_INLINE inline __attribute__((always_inline))
+#else
+#define PLATEAU_INLINE __forceinline
+#endif

@@ -47,15 +47,50 @@ PLATEAU_HD inline bool cut_lane(const Lanes& lanes, std::int64_t lane) noexcept 
   return reduced;
 }
 
+/// Adds one; on a device without a wait for what it is added to.
+PLATEAU_HD inline void count_up(std::int32_t& counter) noexcept {
+#ifdef __CUDA_ARCH__
+  atomicAdd(&counter, 1);
+#else
+  ++counter;
+#endif
+}
+
 /// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered,
-/// its counts. `step` is the lane's own number of this step, from 1. Returns Outcome bits.
+/// its counts. `step` is the batch's number of this step, from 1. Returns Outcome bits.
 PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
                                bool reduced, std::int32_t& clock) noexcept {
   clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);
   if (!reduced) return kFired;
-  ++lanes.state.num_reductions[lane];
-  lanes.state.last_reduction[lane] = step;
+  count_up(lanes.state.num_reductions[lane]);
+  lanes.state.last_cut[lane] = step;
   return kFired | kReduced;
+}
+
+/// The same on the host for `count` neighbouring lanes with one rate each and the same settings, in
+/// passes over elements of one width. `marks` hold kFired where a lane fires and become its Outcome
+/// bits; reduced[i] is 1 where the rate was lowered, else 0. Returns how many were.
+PLATEAU_INLINE std::int32_t end_fires(const Lanes& lanes, std::int64_t begin, int count,
+                                      std::int64_t step, const std::int64_t* __restrict reduced,
+                                      std::int32_t* __restrict marks) noexcept {
+  const std::int32_t cooldown = lanes.settings.cooldown.all;
+  const std::uint8_t counting = lanes.settings.counting.all;
+  std::int32_t* __restrict clock = lanes.state.clock + begin;
+  std::int32_t* __restrict num_reductions = lanes.state.num_reductions + begin;
+  std::int64_t* __restrict last_cut = lanes.state.last_cut + begin;
+  for (int i = 0; i < count; ++i) last_cut[i] = reduced[i] ? step : last_cut[i];
+  for (int i = 0; i < count; ++i) marks[i] |= static_cast<std::int32_t>(reduced[i]) * kReduced;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t set_back = after_fire(clock[i], cooldown, marks[i] & kReduced, counting);
+    clock[i] = (marks[i] & kFired) ? set_back : clock[i];
+  }
+  std::int32_t total = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t lowered = (marks[i] & kReduced) / kReduced;
+    num_reductions[i] += lowered;
+    total += lowered;
+  }
+  return total;
 }
 
 }  // namespace plateau

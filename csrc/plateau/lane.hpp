@@ -64,11 +64,10 @@ PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 template <class T>
 PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
                       std::int32_t& clock) noexcept {
-  const Settings& settings = lanes.settings;
   const bool improved = improves(metric, best, lanes.gate_at(lane));
   if (improved) best = metric;
   clock = tick(clock, improved);
-  const bool fired = fires(clock, borne(settings.patience[lane], settings.counting[lane]));
+  const bool fired = fires(clock, lanes.bears_at(lane));
   return (improved ? kImproved : 0) | (fired ? kFired : 0);
 }
 
@@ -127,6 +126,7 @@ PLATEAU_HD inline void count_at_min(const Lanes& lanes, std::int64_t lane) noexc
 /// A step passes the lane by, which does not age.
 PLATEAU_HD inline void pass_by(const Lanes& lanes, std::int64_t lane) noexcept {
   ++lanes.state.born[lane];
+  ++lanes.state.last_cut[lane];
 }
 
 /// The first half of a step: all but the rates. `step` is the lane's own number of it, from 1.
@@ -152,7 +152,8 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   }
   const std::int32_t warmup = settings.warmup_steps[lane];
   const int warming = step <= warmup ? kAskWarmUp : 0;
-  if (on_nan == kNanCut) {
+  const bool may_cut = step >= settings.min_steps[lane];
+  if (on_nan == kNanCut && may_cut) {
     told.say(kCutByNan);
     if (!warming) count_at_min(lanes, lane);
     return kAskCut | warming;
@@ -185,7 +186,7 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   } else {
     told.say(kBad | (is_first ? kAlsoFirst : 0) | (gain ? kAlsoGain : 0), clock, patience);
   }
-  return ask | (fires(clock, borne(patience, counting)) ? kAskCut : 0);
+  return ask | (may_cut && fires(clock, borne(patience, counting)) ? kAskCut : 0);
 }
 
 PLATEAU_HD inline std::int64_t take_ticket(std::int64_t* counter) noexcept {
@@ -249,7 +250,8 @@ PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64
                                int done) noexcept {
   int outcome = ask & kAskImproved ? kImproved : 0;
   if (!(ask & kAskCut)) return outcome;
-  outcome |= end_fire(lanes, lane, step, done & kDoneReduced, lanes.state.clock[lane]);
+  outcome |= end_fire(lanes, lane, step + lanes.state.born[lane], done & kDoneReduced,
+                      lanes.state.clock[lane]);
   if (!lanes.state.flags) return outcome;
   std::uint8_t flags = lanes.state.flags[lane] | kOnceFired;
   flags = static_cast<std::uint8_t>(done & kDoneRoom ? flags & ~kAtMin : flags | kAtMin);

@@ -20,17 +20,22 @@ constexpr std::int64_t kLanesPerCount = 256;
 /// The state of `n` lanes. `state.best` holds float or double as `best_dtype` says. Lane i owns the
 /// groups `offsets[i] .. offsets[i + 1]`, or just group i when `offsets` is null. `rate` is the
 /// float64 master of each group and `published` the float32 copy that optimizers read.
+///
+/// What every step of plain lanes reads comes first: a kernel gets all this as its argument and
+/// waits for each 64 bytes that it reads of it.
 struct Lanes {
   std::int64_t n = 0;
-  std::int64_t num_groups = 0;
   const std::int64_t* offsets = nullptr;
+  Gate gate{1, 0, false};  ///< what serves all lanes, set by settle(): if `one_gate`, and
+  std::int32_t bears = 0;  ///< the bad steps that are borne, if `one_bears`
+  bool one_gate = true;
+  bool one_bears = true;
   Dtype best_dtype = Dtype::kFloat64;
   State state;
   Settings settings;
+  std::int64_t num_groups = 0;
   std::int32_t window_rows = 1;      ///< of state.recent
   std::int64_t events_capacity = 0;  ///< 0, or at least num_groups: a step never overwrites its own
-  bool one_gate = true;              ///< which serves all lanes: `gate`, set by settle()
-  Gate gate{1, 0, false};
 
   /// The first group of a lane; of the lane past the last, the number of groups.
   PLATEAU_HD std::int64_t first_group(std::int64_t lane) const noexcept {
@@ -43,15 +48,26 @@ struct Lanes {
                    settings.atol[lane]);
   }
 
-  /// How many counts of steps there are, and which is a lane's.
-  PLATEAU_HD std::int64_t lanes_per_count() const noexcept { return offsets ? 1 : kLanesPerCount; }
-  PLATEAU_HD std::int64_t num_counts() const noexcept {
-    return (n + lanes_per_count() - 1) / lanes_per_count();
+  PLATEAU_HD std::int32_t bears_at(std::int64_t lane) const noexcept {
+    return one_bears ? bears : borne(settings.patience[lane], settings.counting[lane]);
+  }
+
+  /// Which count of steps is a lane's, and how many counts the first `lanes` lanes have.
+  PLATEAU_HD std::int64_t count_of(std::int64_t lane) const noexcept {
+    return offsets ? lane : lane / kLanesPerCount;
+  }
+  PLATEAU_HD std::int64_t num_counts(std::int64_t lanes) const noexcept {
+    return offsets ? lanes : (lanes + kLanesPerCount - 1) / kLanesPerCount;
+  }
+
+  /// Steps that the batch has taken, as they are counted for this lane.
+  PLATEAU_HD std::int64_t steps(std::int64_t lane) const noexcept {
+    return state.num_steps[count_of(lane)];
   }
 
   /// Steps that the lane has taken.
   PLATEAU_HD std::int64_t age(std::int64_t lane) const noexcept {
-    return state.num_steps[lane / lanes_per_count()] - state.born[lane];
+    return steps(lane) - state.born[lane];
   }
 
   /// Whether all lanes that fire are cut alike.
@@ -68,12 +84,15 @@ struct Lanes {
       gate = gate_of(settings.mode.all, settings.threshold.all, settings.threshold_mode.all,
                      settings.atol.all);
     }
+    one_bears = !settings.patience.each && !settings.counting.each;
+    if (one_bears) bears = borne(settings.patience.all, settings.counting.all);
   }
 
   /// Counts steps of the whole batch, on the host.
   void count_steps(std::int64_t steps) const noexcept {
-    const std::int64_t counts = num_counts();
-    for (std::int64_t i = 0; i < counts; ++i) state.num_steps[i] += steps;
+    std::int64_t* const counts = state.num_steps;
+    const std::int64_t count = num_counts(n);
+    for (std::int64_t i = 0; i < count; ++i) counts[i] += steps;
   }
 };
 

@@ -91,8 +91,8 @@ PLATEAU_HD inline double cut(double rate, double factor, double min_lr, double e
 
 /// The float64 rate of a group. The master, unless somebody wrote the published copy since: then
 /// that, because it is what the optimizer has been using.
-PLATEAU_HD inline double current_rate(double master, float published) noexcept {
-  return static_cast<float>(master) == published ? master : static_cast<double>(published);
+PLATEAU_HD inline double current_rate(double master, double published) noexcept {
+  return static_cast<double>(static_cast<float>(master)) == published ? master : published;
 }
 
 /// One more value in an exponential average that starts at zero, and that start's remaining weight;

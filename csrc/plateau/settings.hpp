@@ -91,6 +91,8 @@ constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
     "a cooldown ends, and starts none where no rate was lowered.")                                 \
   X(initial_patience, std::int32_t, kLane, kAsPatience, kCounts, kAnyOther,                        \
     "The patience until the first cut is due.")                                                    \
+  X(min_steps, std::int32_t, kLane, 0, kCounts, kAnyOther,                                         \
+    "A lane is not cut before it has taken so many steps.")                                        \
   X(smoothing, double, kLane, 0.0, kShares, kAnyOther,                                             \
     "Decide by an exponential average that keeps this share of itself, corrected for its start.")  \
   X(accumulate, std::int32_t, kLane, 1, kSome, kAnyOther,                                          \

@@ -45,13 +45,15 @@ constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
 // those with any optional part (`parts`), with recorded events (`events`), or with that setting.
 //
 // A lane's age, the steps that it took, is num_steps - born: steps that pass a lane by are added to
-// `born`, so those that do not cost nothing. Its best begins as the worst there is of its mode.
+// `born`, so those that do not cost nothing. They are added to `last_cut` too, the number of the
+// step that last lowered a rate, so the lane's own number of it is last_cut - born: 0 if there was
+// none, as both begin alike. Its best begins as the worst there is of its mode.
 #define PLATEAU_STATE(X)                                            \
   X(best, Best, kLane, 0, kNumbers, always)                         \
   X(clock, std::int32_t, kLane, 0, kClocks, always)                 \
   X(outcome, std::uint8_t, kLane, 0, kOutcomes, always)             \
   X(num_reductions, std::int32_t, kLane, 0, kTallies, always)       \
-  X(last_reduction, std::int64_t, kLane, 0, kSteps, always)         \
+  X(last_cut, std::int64_t, kLane, 0, kAges, always)                \
   X(born, std::int64_t, kLane, 0, kAges, always)                    \
   X(num_steps, std::int64_t, kCount, 0, kSteps, always)             \
   X(start_rate, double, kGroup, 0, kHeld, always)                   \

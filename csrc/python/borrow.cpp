@@ -1,32 +1,28 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "python/borrow.hpp"
 
-#include <algorithm>
 #include <cstdint>
 #include <utility>
-
-#if defined(__linux__) && defined(__x86_64__)
-#include <sys/auxv.h>
-#include <unistd.h>
-#endif
 
 namespace py = pybind11;
 
 namespace plateau {
 namespace {
 
+// Where no array has memory, and below what an address may be the offset of a view instead. Above
+// it lies what Linux and Windows map, but for the heap of a program that is loaded low down, as
+// Debian's and Ubuntu's Python is.
+constexpr std::uintptr_t kNowhere = std::uintptr_t{1} << 22;
 constexpr std::uintptr_t kHigh = std::uintptr_t{1} << 40;
-constexpr std::uintptr_t kHighestOffset = std::uintptr_t{1} << 22;  // a program lies above it
 
 /// What is known of a type of arrays.
 struct Producer {
   PyObject* type = nullptr;  // owned by the one that is remembered: its address cannot be reused
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
   CurrentStream current_stream = nullptr;
-  bool can_be_negated = false;  // torch marks z.conj().imag and leaves the bytes as they are
+  PyObject* is_neg = nullptr;  // owned: torch marks z.conj().imag and leaves the bytes as they are
+  PyObject* storage_offset = nullptr;  // owned
 };
-
-PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
 
 Producer inspect(PyObject* type) noexcept {
   Producer producer;
@@ -42,13 +38,15 @@ Producer inspect(PyObject* type) noexcept {
     Py_DECREF(capsule);
   }
   PyErr_Clear();  // no interface is no error
-  producer.can_be_negated = PyObject_HasAttr(type, kIsNeg) == 1;
+  producer.is_neg = PyObject_GetAttrString(type, "is_neg");
+  PyErr_Clear();
+  producer.storage_offset = PyObject_GetAttrString(type, "storage_offset");
+  PyErr_Clear();
   return producer;
 }
 
-bool negated(PyObject* array) noexcept {
-  PyObject* args[] = {array};
-  PyObject* answer = PyObject_VectorcallMethod(kIsNeg, args, 1, nullptr);
+bool negated(PyObject* is_neg, PyObject* array) noexcept {
+  PyObject* answer = PyObject_CallOneArg(is_neg, array);
   if (!answer) PyErr_Clear();
   const bool plain = answer == Py_False;
   Py_XDECREF(answer);
@@ -63,13 +61,31 @@ Producer producer_of(py::handle array) noexcept {
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
   if (type == remembered.type) return remembered;
   const Producer found = inspect(type);
-  PyObject* old = std::exchange(remembered, found).type;
-  Py_XDECREF(old);
+  const Producer old = std::exchange(remembered, found);
+  Py_XDECREF(old.is_neg);
+  Py_XDECREF(old.storage_offset);
+  Py_XDECREF(old.type);
   return found;
 }
 
-bool on_boundary(const DLTensor& tensor) noexcept {
-  return reinterpret_cast<std::uintptr_t>(data_of(tensor)) % 64 == 0;
+std::uintptr_t address_of(const DLTensor& tensor) noexcept {
+  return reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+}
+
+bool may_be_an_offset(const DLTensor& tensor) noexcept {
+  const std::uintptr_t address = address_of(tensor);
+  return address >= kNowhere && address < kHigh;
+}
+
+/// How many elements of its storage lie before `array`, 0 if there is no such thing.
+std::int64_t offset_of(py::handle array) noexcept {
+  PyObject* question = Py_XNewRef(producer_of(array).storage_offset);
+  PyObject* answer = question ? PyObject_CallOneArg(question, array.ptr()) : nullptr;
+  const std::int64_t offset = answer ? PyLong_AsLongLong(answer) : 0;
+  PyErr_Clear();
+  Py_XDECREF(answer);
+  Py_XDECREF(question);
+  return offset;
 }
 
 }  // namespace
@@ -81,29 +97,37 @@ bool describe(py::handle array, DLTensor& out) noexcept {
   return false;
 }
 
+bool locate(py::handle array, DLTensor& out) noexcept {
+  if (!describe(array, out)) return false;
+  if (!may_be_an_offset(out)) return true;
+  const std::int64_t offset = offset_of(array);
+  if (!describe(array, out)) return false;  // the question may run any code
+  const auto size = static_cast<std::uintptr_t>(out.dtype.bits / 8);
+  if (address_of(out) == static_cast<std::uintptr_t>(offset) * size) {
+    out.data = nullptr;
+    out.byte_offset = 0;
+  }
+  return true;
+}
+
 bool borrow(py::handle array, DLTensor& out) noexcept {
   // The question may run any code, so what it is asked of is described afterwards.
-  if (producer_of(array).can_be_negated && negated(array.ptr())) return false;
-  return describe(array, out);
+  PyObject* is_neg = Py_XNewRef(producer_of(array).is_neg);  // others may be asked meanwhile
+  const bool plain = !is_neg || !negated(is_neg, array.ptr());
+  Py_XDECREF(is_neg);
+  if (!plain) return false;
+  return locate(array, out);
 }
 
 bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
   if (!describe(array, out)) return false;
-  if (out.ndim == 0 && on_boundary(out)) return true;
+  if (out.ndim == 0 && address_of(out) % 64 == 0 && !may_be_an_offset(out)) return true;
   return borrow(array, out);
 }
 
 const void* data_of(const DLTensor& tensor) noexcept {
-  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
-#if defined(__linux__) && defined(__x86_64__)
-  // Memory is mapped far above 2^40, but for a heap that follows a program loaded low down.
-  static const std::uintptr_t program = std::min<std::uintptr_t>(getauxval(AT_PHDR), kHigh);
-  const bool low = address < kHigh && on_cpu(tensor);
-  if (low && (address < program || address >= reinterpret_cast<std::uintptr_t>(sbrk(0)))) {
-    return nullptr;
-  }
-#endif
-  return address < kHighestOffset ? nullptr : reinterpret_cast<const void*>(address);
+  const std::uintptr_t address = address_of(tensor);
+  return address < kNowhere ? nullptr : reinterpret_cast<const void*>(address);
 }
 
 CurrentStream current_stream_of(py::handle array) noexcept {

@@ -15,8 +15,12 @@ namespace plateau {
 /// Describe `array` without taking a reference: valid while the caller holds the array, and until
 /// it runs Python code. False, with no Python error set, when it has no exchange API or cannot be
 /// read in place (sparse, a vmap wrapper): the caller explains or converts. A lazily negated view
-/// is described with the wrong sign.
+/// is described with the wrong sign, and one whose memory was freed may seem to lie somewhere.
 bool describe(pybind11::handle array, DLTensor& out) noexcept;
+
+/// The same, and without data where the memory was freed: storage without any comes as a null base
+/// plus the offset of the view, which low addresses are compared with, by a call into Python.
+bool locate(pybind11::handle array, DLTensor& out) noexcept;
 
 /// The same, and false for a lazily negated view too, which costs a call into Python.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
@@ -35,9 +39,7 @@ CurrentStream current_stream_of(pybind11::handle array) noexcept;
 
 std::optional<Dtype> dtype_of(DLDataType type) noexcept;
 
-/// First byte of the elements, or null where there is no memory: FakeTensor, DTensor and freed
-/// storage come as a null base plus the offset of the view. On x86-64 Linux and the CPU an offset
-/// of up to 2^40 is told from memory; elsewhere, and on a GPU, one of up to 4 MB.
+/// First byte of the elements, or null where there is no memory.
 const void* data_of(const DLTensor& tensor) noexcept;
 
 inline bool on_cpu(const DLTensor& tensor) noexcept {

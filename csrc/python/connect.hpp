@@ -4,19 +4,14 @@
 #pragma once
 
 #include <dlpack/dlpack.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/typing.h>
 
 #include <cstdint>
 
 #include "plateau/lanes.hpp"
 #include "plateau/replay.hpp"
+#include "python/described.hpp"
 
 namespace plateau {
-
-using Named = pybind11::typing::Dict<pybind11::str, pybind11::object>;
-
-bool same(DLDevice one, DLDevice other);
 
 /// Lanes over `tensors` (fields of the state, and `offsets` where lanes own several rates; those
 /// that are missing are null) with `settings` (a float for all lanes, or a tensor). Throws

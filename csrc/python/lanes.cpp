@@ -38,15 +38,6 @@ py::object storage_of(py::handle array) {
   return storage ? py::reinterpret_steal<py::object>(storage) : py::none();
 }
 
-/// Runs a host loop without the interpreter lock.
-template <class Body>
-void without_lock(Body body) {
-  begin_running();
-  const py::gil_scoped_release unlocked;
-  body();
-  end_running();
-}
-
 /// A tensor that users were given, and could therefore move.
 struct Handed {
   py::object tensor;
@@ -73,10 +64,11 @@ class Batch {
 
   /// Takes tensors and settings in place of those before. All is checked and built aside and then
   /// swapped in at once: `copy(copies)` writes values into tensors that stay, and `names` become
-  /// attributes in `namespace_`. No Python code runs between these, so an interruption finds either
-  /// all of it done or nothing.
+  /// attributes of `owner`. No Python code runs between these, so an interruption finds either all
+  /// of it done or nothing. (They are set one by one, not in owner.__dict__: whoever asks for that
+  /// makes attributes slower.)
   void connect(const Named& tensors, const Named& settings, bool parts, const py::object& keep,
-               const py::object& copy, const Tensors& copies, const Named& namespace_,
+               const py::object& copy, const Tensors& copies, const py::object& owner,
                const Named& names) {
     Connected next(tensors, settings);
     Handed published(tensors["published"]), best(tensors["best"]);
@@ -89,7 +81,11 @@ class Batch {
     py::tuple both = py::make_tuple(published.tensor, best.tensor);
     py::tuple rates = py::make_tuple(published.tensor);
     if (copies.size() > 0) copy(*copies);
-    if (PyDict_Update(namespace_.ptr(), names.ptr()) != 0) throw py::error_already_set();
+    for (const auto& [name, value] : names) {
+      if (PyObject_GenericSetAttr(owner.ptr(), name.ptr(), value.ptr()) != 0) {
+        throw py::error_already_set();
+      }
+    }
     lanes_ = next.lanes;
     device_ = next.device;
     parts_ = parts;
@@ -103,7 +99,7 @@ class Batch {
     std::swap(rates_and_best_, both);
   }
 
-  /// From now on torch is told of writes to `best` too.
+  /// From now on `best` may be moved, and torch is told of writes to it.
   void watch_best() noexcept { best_is_out_ = true; }
 
   /// Throws only what CUDA calls throw. `mask` may be null.
@@ -133,7 +129,7 @@ class Batch {
   }
 
   /// Whether a tensor that users were given is not where it was, or not what it was.
-  bool has_moved() const noexcept { return published_.moved() || best_.moved(); }
+  bool has_moved() const noexcept { return published_.moved() || (best_is_out_ && best_.moved()); }
 
   void enter() { turn_.take(); }
   void leave(py::object, py::object, py::object) { turn_.give(); }
@@ -186,7 +182,7 @@ class Batch {
   /// Whether `mask` is a contiguous bool or uint8 vector, one for each lane.
   bool reads_mask(py::handle mask, const std::uint8_t*& out) const {
     DLTensor flags;
-    if (!describe(mask, flags) || !is_here(flags)) return false;  // no bool is negated
+    if (!locate(mask, flags) || !is_here(flags)) return false;  // no bool is negated
     const auto dtype = dtype_of(flags.dtype);
     out = static_cast<const std::uint8_t*>(data_of(flags));
     return flags.ndim == 1 && flags.shape[0] == lanes_.n &&
@@ -265,7 +261,7 @@ class Batch {
   py::object owners_;  // keeps what is behind the pointers alive
   Handed published_, best_;
   py::tuple rates_, rates_and_best_;
-  bool best_is_out_ = false;
+  bool best_is_out_ = false;  // a user was given it
   DLDevice device_{};
   CurrentStream current_stream_ = nullptr;
   Turn turn_;
@@ -304,10 +300,11 @@ void register_lanes(py::module_& m) {
   lanes.def(py::init<py::object>(), py::arg("increment_version"))
       .def("connect", &Batch::connect, py::arg("tensors"), py::arg("settings"), py::arg("parts"),
            py::arg("keep") = py::none(), py::arg("copy") = py::none(),
-           py::arg("copies") = Tensors(py::tuple()), py::arg("namespace") = Named(py::dict()),
+           py::arg("copies") = Tensors(py::tuple()), py::arg("owner") = py::none(),
            py::arg("names") = Named(py::dict()),
            "Take tensors and settings, all or nothing, at once.")
-      .def("watch_best", &Batch::watch_best, "Tell torch of writes to best too.")
+      .def("watch_best", &Batch::watch_best,
+           "Users have best: it may be moved, and torch is told of writes.")
       .def("has_moved", &Batch::has_moved, "Whether lr or best is not where it was.")
       .def("replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
            "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.")

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m) {
   plateau::register_lane(m);
   plateau::register_rates(m);
   plateau::register_tables(m);
+  plateau::register_optimizers(m);
   m.def(
       "build_info",
       [] {

@@ -7,6 +7,7 @@ namespace plateau {
 
 void register_lanes(pybind11::module_& m);
 void register_lane(pybind11::module_& m);
+void register_optimizers(pybind11::module_& m);
 void register_rates(pybind11::module_& m);
 void register_tables(pybind11::module_& m);
 

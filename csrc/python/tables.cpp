@@ -10,6 +10,7 @@
 #include "plateau/lane.hpp"
 #include "plateau/settings.hpp"
 #include "plateau/state.hpp"
+#include "python/described.hpp"
 #include "python/register.hpp"
 
 namespace py = pybind11;
@@ -23,12 +24,8 @@ using Rows = py::typing::List<Row>;
 
 template <class T>
 const char* type_name() {
-  if constexpr (std::is_same_v<T, std::uint8_t>) return "uint8";
-  if constexpr (std::is_same_v<T, std::int32_t>) return "int32";
-  if constexpr (std::is_same_v<T, std::int64_t>) return "int64";
-  if constexpr (std::is_same_v<T, float>) return "float32";
-  if constexpr (std::is_same_v<T, double>) return "float64";
-  return "best";
+  if constexpr (std::is_same_v<T, Best>) return "best";
+  return name_for<T>();
 }
 
 const char* name_of(Of of) {

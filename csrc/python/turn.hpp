@@ -2,6 +2,8 @@
 // Whose turn it is to touch some lanes: one thread at a time, the same thread as often as it likes.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 namespace plateau {
 
 /// All members are read and written with the interpreter lock held. A step of few lanes keeps that
@@ -29,5 +31,14 @@ class Turn {
 /// the second before it is taken again.
 void begin_running() noexcept;
 void end_running() noexcept;
+
+/// Runs a host loop without the interpreter lock.
+template <class Body>
+void without_lock(Body body) {
+  begin_running();
+  const pybind11::gil_scoped_release unlocked;
+  body();
+  end_running();
+}
 
 }  // namespace plateau

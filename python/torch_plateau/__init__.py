@@ -13,7 +13,9 @@ from .optim.batched import BatchedReduceLROnPlateau
 from .optim.best import LaneBest
 from .optim.clip import clip_lane_grad_norm_
 from .optim.compose import compose
+from .optim.lane_adam import LaneAdam, LaneAdamW
 from .optim.lane_lr import LaneLR
+from .optim.lane_sgd import LaneSGD
 from .optim.plateau import ReduceLROnPlateau
 from .optim.stack import LaneStack
 from .saving import save_atomically
@@ -21,8 +23,11 @@ from .saving import save_atomically
 __all__ = [
     "BatchedReduceLROnPlateau",
     "Finding",
+    "LaneAdam",
+    "LaneAdamW",
     "LaneBest",
     "LaneLR",
+    "LaneSGD",
     "LaneStack",
     "PlateauLanes",
     "ReduceLROnPlateau",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing
 
 __all__: list[str] = [
+    "AdamStep",
     "FIRED",
     "LANES_PER_COUNT",
     "Lane",
@@ -15,6 +16,7 @@ __all__: list[str] = [
     "Memory",
     "RATES_CHANGED",
     "REASONS",
+    "SgdStep",
     "UNREADABLE",
     "bits",
     "build_info",
@@ -46,7 +48,7 @@ class Lanes:
         keep: typing.Any = None,
         copy: typing.Any = None,
         copies: tuple[typing.Any, ...] = (),
-        namespace: dict[str, typing.Any] = {},
+        owner: typing.Any = None,
         names: dict[str, typing.Any] = {},
     ) -> None:
         """
@@ -75,7 +77,7 @@ class Lanes:
         """
     def watch_best(self) -> None:
         """
-        Tell torch of writes to best too.
+        Users have best: it may be moved, and torch is told of writes.
         """
 
 class Lane:
@@ -124,6 +126,44 @@ class Lane:
     def patience(self) -> int: ...
     @patience.setter
     def patience(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
+class AdamStep:
+    """
+    A step of stacked parameters, checked: csrc/optim/update.hpp.
+    """
+    def __init__(
+        self,
+        lanes: dict[str, typing.Any],
+        amp: dict[str, typing.Any],
+        settings: dict[str, typing.Any],
+        tensors: list[tuple[typing.Any, ...]],
+        amsgrad: bool,
+        maximize: bool,
+        decoupled: bool,
+    ) -> None: ...
+    def run(self, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Take it; once.
+        """
+
+class SgdStep:
+    """
+    A step of stacked parameters, checked: csrc/optim/update.hpp.
+    """
+    def __init__(
+        self,
+        lanes: dict[str, typing.Any],
+        amp: dict[str, typing.Any],
+        settings: dict[str, typing.Any],
+        tensors: list[tuple[typing.Any, ...]],
+        has_momentum: bool,
+        maximize: bool,
+        nesterov: bool,
+    ) -> None: ...
+    def run(self, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Take it; once.
+        """
 
 def bits() -> dict[str, int]:
     """

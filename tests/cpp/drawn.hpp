@@ -103,8 +103,10 @@ Held<B> drawn(const Draw& draw) {
   PLATEAU_STATE(PLATEAU_FIELD)
 #undef PLATEAU_FIELD
   const Lanes lanes = held.lanes();
-  for (std::int64_t lane = 0; lane < lanes.n; ++lane) {  // what one field says of another
-    lanes.state.born[lane] = lanes.state.num_steps[lane / lanes.lanes_per_count()] - below(4);
+  // what one field says of another
+  for (std::int64_t& steps : state.num_steps) steps = state.num_steps[0];
+  for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
+    lanes.state.born[lane] = lanes.steps(lane) - below(4);
   }
   for (std::size_t i = 0; i < state.rate.size(); ++i) {  // some written in place since
     state.published[i] = below(8) ? static_cast<float>(state.rate[i]) : 0.3F;

@@ -151,7 +151,7 @@ class Held {
   std::size_t size(Of of) const {
     Lanes lanes = frame();
     lanes.offsets = offsets.empty() ? nullptr : offsets.data();
-    const std::int64_t sizes[] = {lanes.n, lanes.num_groups,      lanes.num_counts(),
+    const std::int64_t sizes[] = {lanes.n, lanes.num_groups,      lanes.num_counts(lanes.n),
                                   1,       kWindowRows * lanes.n, form.events};
     return static_cast<std::size_t>(sizes[static_cast<int>(of)]);
   }

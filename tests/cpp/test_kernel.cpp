@@ -13,6 +13,7 @@
 #include "plateau/step.hpp"
 #include "twins.hpp"
 
+void test_optim();
 void test_replay();
 void test_launches();
 
@@ -58,6 +59,7 @@ void any_number_of_lanes_is_stepped_as_on_the_host() {
     for (const std::int64_t n : {1, 2, 255, 256, 257, 1000}) {
       cuts += compare<float>({{n}, each}, k32, kFloats);
       cuts += compare<double>({{n}, each}, k64, kDoubles);
+      cuts += compare<double>({{n}, each}, k32, kFloats);
     }
   }
   CHECK(cuts > 1000);
@@ -153,6 +155,7 @@ int main() {
   lanes_may_own_any_number_of_rates();
   lanes_with_optional_parts_are_stepped_as_on_the_host();
   test_replay();
+  test_optim();
 #ifdef threadIdx  // the emulation, which counts launches and fails to order
   test_launches();
 #endif

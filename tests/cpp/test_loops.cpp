@@ -55,7 +55,7 @@ void a_flat_batch_is_cut_on_step_three_and_cools_for_two() {
         CHECK(held.state.rate[i] == (number < 2 ? 1.0 : number < 6 ? 0.5 : 0.25));
         CHECK(held.state.published[i] == static_cast<float>(held.state.rate[i]));
         CHECK(held.state.num_reductions[i] == (number < 2 ? 0 : number < 6 ? 1 : 2));
-        CHECK(held.state.last_reduction[i] == (number < 2 ? 0 : number < 6 ? 3 : 7));
+        CHECK(held.state.last_cut[i] == (number < 2 ? 0 : number < 6 ? 3 : 7));
       }
     }
     CHECK(held.state.num_steps == std::vector<std::int64_t>(held.size(Of::kCount), 7));
@@ -148,7 +148,8 @@ void a_masked_lane_keeps_its_state_and_does_not_age() {
   CHECK((held.state.outcome == std::vector<std::uint8_t>{kFired | kReduced, 0, kFired | kReduced}));
   step_lanes(held, {2.0, 2.0, 2.0});
   CHECK((held.state.rate == Numbers{0.25, 0.5, 0.25}));
-  CHECK((held.state.last_reduction == std::vector<std::int64_t>{3, 2, 3}));  // by their own count
+  CHECK((held.state.last_cut == std::vector<std::int64_t>{3, 3, 3}));
+  CHECK((held.state.born == std::vector<std::int64_t>{0, 1, 0}));
 }
 
 void keras_count_at_the_floor_stops_at_the_largest_patience() {

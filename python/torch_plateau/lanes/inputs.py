@@ -106,6 +106,7 @@ def one_metric(metrics: object) -> float:
             raise ValueError(f"metrics: expected one element, got shape {tuple(metrics.shape)}")
         if metrics.is_complex():
             raise TypeError(f"metrics: expected a real number, got {metrics.dtype}")
+        metrics = metrics.detach()  # float() of one that requires grad warns
     try:
         return float(metrics)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -52,6 +52,9 @@ class LaneSettings(TypedDict, total=False):
     initial_patience: Counts | None
     """The patience until the first cut is due. An integer from 0 to 2147483646; None unless
     told."""
+    min_steps: Counts
+    """A lane is not cut before it has taken so many steps. An integer from 0 to 2147483646; 0
+    unless told."""
     smoothing: Numbers
     """Decide by an exponential average that keeps this share of itself, corrected for its
     start. At least 0 and below 1; 0.0 unless told."""

@@ -17,7 +17,7 @@ from .events import Cuts, read_events
 from .halving import halved
 from .inputs import mask_of, readable
 from .memory import Handed, owned
-from .operator import step_
+from .operator import Connection, step_
 from .readable import kind_of
 from .saved import check_held, restored, snapshot
 from .selection import Which, chosen, last_of, numbers_of
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlateauLanes"]
 
+# torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
+INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
 _SHARE = SETTINGS["factor"]._replace(name="keep", open_high=False, expected="above 0 and at most 1")
 
 
@@ -101,6 +103,7 @@ class PlateauLanes:
     _uniform: list[float]
     _each: list[Tensor | None]
     _has_parts: bool
+    _connection: Connection
 
     def __init__(
         self,
@@ -125,8 +128,8 @@ class PlateauLanes:
         self, state: LaneState, on_reduce: Callable[[PlateauLanes, Tensor], object] | None
     ) -> None:
         self._on_reduce = on_reduce
-        self._core = _core.Lanes(torch.autograd.graph.increment_version)
-        self._advance, self._advance_masked = self._core.step, self._core.step_masked
+        self._core = _core.Lanes(INCREMENT_VERSION)
+        self._advance = self._core.step
         self._become(state)
 
     # -- stepping ---------------------------------------------------------------------------------
@@ -169,17 +172,21 @@ class PlateauLanes:
         """
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
-            return self._lr
-        if active is None:
-            reduced = self._advance(metrics)
-        else:
+        elif active is not None:
             active = mask_of("active", active, len(self), self.device)
-            reduced = self._advance_masked(metrics, active)
-        if reduced < 0:
-            reduced = self._step_again(reduced, metrics, active)
-        if self._on_reduce is not None:
-            self._tell(reduced)
+            self._step_and_tell(self._core.step_masked(metrics, active), metrics, active)
+        elif self._on_reduce is not None:
+            self._step_and_tell(self._core.step(metrics), metrics)
+        elif (answer := self._advance(metrics)) < 0:
+            self._step_again(answer, metrics)
         return self._lr
+
+    def _step_and_tell(self, answer: int, metrics: Any, active: Tensor | None = None) -> None:
+        reduced = answer if answer >= 0 else self._step_again(answer, metrics, active)
+        if self._on_reduce is not None and (reduced > 0 or self.device.type != "cpu"):
+            index = self.reduced.nonzero().flatten()  # a GPU has to be asked
+            if len(index):
+                self._on_reduce(self, index)
 
     def _step_again(
         self, answer: int, metrics: Any, active: Tensor | None = None, fetch: bool = False
@@ -191,9 +198,9 @@ class PlateauLanes:
             else:
                 metrics = readable(metrics, len(self), self.dtype, self.device, fetch)
             if active is None:
-                reduced = self._advance(metrics)
+                reduced = self._core.step(metrics)
             else:
-                reduced = self._advance_masked(metrics, active)
+                reduced = self._core.step_masked(metrics, active)
             if reduced < 0 and reduced != answer:
                 reduced = self._step_again(reduced, metrics, active, fetch)
         if reduced < 0:
@@ -223,13 +230,6 @@ class PlateauLanes:
             self._each,
             self._has_parts,
         )
-
-    def _tell(self, reduced: int) -> None:
-        """Call ``on_reduce`` if any lane was cut; a GPU has to be asked."""
-        if reduced > 0 or self.device.type != "cpu":
-            index = self.reduced.nonzero().flatten()
-            if len(index) and self._on_reduce is not None:
-                self._on_reduce(self, index)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class PlateauLanes:
 
         A lane counts the steps that it takes: not those for which it was masked or finished.
         """
-        return self._state.fields["last_reduction"].clone()
+        return self._state.fields["last_cut"] - self._state.fields["born"]
 
     @property
     def finished(self) -> Tensor:
@@ -596,9 +596,10 @@ class PlateauLanes:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot in place: ``lr`` and ``best`` keep their identity.
 
-        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do. Tensors
-        may lie on any device (this synchronises then). How many events are recorded stays; those
-        of the snapshot are taken over if it recorded as many.
+        The snapshot's hyper-parameters replace these lanes' own, as torch's schedulers do; those
+        beyond torch's that it does not have are as they are unless told. Tensors may lie on any
+        device (this synchronises then). How many events are recorded stays; those of the snapshot
+        are taken over if it recorded as many.
 
         Raises KeyError, TypeError or ValueError, with nothing changed, for a snapshot of another
         number of lanes or groups, missing or unknown keys, numbers out of range, or a ``best``
@@ -644,7 +645,7 @@ class PlateauLanes:
         With ``in_place`` tensors of the same kind keep their memory, which optimizers and captured
         graphs read, and take the new values.
         """
-        old: LaneState | None = self.__dict__.get("_state")
+        old: LaneState | None = getattr(self, "_state", None)
         targets: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -689,8 +690,16 @@ class PlateauLanes:
             keep=[each.kept() for each in handed.values()],
             copy=torch._foreach_copy_,
             copies=copies,
-            namespace=self.__dict__,
+            owner=self,
             names=names,
+        )
+        self._connection = Connection(
+            self._core,
+            list(state.fields.values()),
+            state.offsets,
+            self._uniform,
+            self._each,
+            self._has_parts,
         )
 
     def _take_moved(self) -> None:

@@ -1,16 +1,19 @@
 """The state of lanes as it is saved, and back, with everything checked on the way.
 
 What users know by other names than the core is saved under theirs: ``lr``, ``num_bad_epochs`` and
-so on; every other field of the state is in ``options`` by its own name, but for a lane's age.
+so on; every other field of the state is in ``options`` by its own name, but for a lane's age and
+its last reduction, which are in its own steps there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
@@ -30,18 +33,20 @@ def _with_room(row: Row) -> Row:
 
 
 _ROWS = STATE | {
-    name: _with_room(STATE[name])
-    for name in ("num_reductions", "num_steps", "pushed", "events_written")
+    name: _with_room(STATE[name]) for name in ("num_steps", "pushed", "events_written")
 }
 _COUNT = SETTINGS["patience"]
 _KEYS = {
     "best": STATE["best"],
     "num_bad_epochs": _COUNT,
     "cooldown_counter": _COUNT,
-    "num_reductions": _ROWS["num_reductions"],
+    "num_reductions": STATE["num_reductions"],
     "lr": RATE,
     "start_lr": RATE,
 }
+_AGES = ("age", "last_reduction")  # in the lane's own steps, as nothing else in `options`
+# Others may be missing in a state that was saved before they existed, and are as unless told.
+_TORCHS = signature(ReduceLROnPlateau).parameters
 _OTHER_KEYS = ("improved", "reduced", "num_steps", "groups", "settings", "options")
 _SHOWN = {
     "best",
@@ -53,6 +58,7 @@ _SHOWN = {
     "rate",
     "published",
     "born",
+    "last_cut",
 }
 
 
@@ -76,7 +82,11 @@ def snapshot(state: LaneState) -> dict[str, Any]:
         "start_lr": fields["start_rate"].clone(),
         "groups": None if state.groups is None else list(state.groups),
         "settings": settings,
-        "options": {"age": state.age(), **options},
+        "options": {
+            "age": state.age(),
+            "last_reduction": fields["last_cut"] - fields["born"],
+            **options,
+        },
     }
 
 
@@ -103,7 +113,7 @@ def restored(
         raise ValueError(
             f"state_dict['groups']: expected {shown(groups)}, got {shown(given['groups'])}"
         )
-    check_keys("state_dict['settings']", given["settings"], SETTINGS)
+    check_keys("state_dict['settings']", given["settings"], SETTINGS, SETTINGS.keys() - _TORCHS)
     settings = checked_settings(n, offsets, given["settings"], dtype)
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
@@ -148,10 +158,10 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
         name for name, row in STATE.items() if state.needs(row) and name not in (*_SHOWN, *events)
     ]
     kept = {k: v for k, v in given.items() if k not in events} if _is_mapping(given) else given
-    check_keys(label, kept, ["age", *needed])
-    fields = {}
-    age = _field(given, "age", _ROWS["num_steps"], state.n)
-    fields["born"] = steps - age
+    check_keys(label, kept, [*_AGES, *needed])
+    ages = {name: _field(given, name, _ROWS["num_steps"], state.n) for name in _AGES}
+    fields = {"born": steps - ages["age"]}
+    fields["last_cut"] = fields["born"] + ages["last_reduction"]
     for name in needed:
         size: int | None = state.size_of(STATE[name])
         if name == "recent":  # windows may have been longer once
@@ -161,7 +171,7 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
         _check_window(fields["recent"], state)
     recorded = [name for name in events if name in given]
     if recorded:
-        check_keys(label, dict.fromkeys([*kept, *recorded]), ["age", *needed, *events])
+        check_keys(label, dict.fromkeys([*kept, *recorded]), [*_AGES, *needed, *events])
     if state.capacity and (recorded or all_events):
         fields |= _events(given, state, all_events)
     return state.replaced(fields).complete()

@@ -218,7 +218,7 @@ class LaneState:
         """Return the lanes, of which those in ``mask`` are as they were built."""
         groups, start = self.per_group(mask), self.fields["start_rate"]
         new = {"rate": start, "published": start.float(), "best": self.worst()}
-        new["born"] = self.fields["num_steps"][0].expand(self.n)
+        new["born"] = new["last_cut"] = self.fields["num_steps"][0].expand(self.n)
         for name, row in STATE.items():
             if name in self.fields and row.of == "lane" and name not in new:
                 new[name] = self.fresh(row)
@@ -288,7 +288,9 @@ class LaneState:
                 fields[name] = recent.flatten()
             elif name in self.fields:
                 fields[name] = self.fields[name]
-        fields["born"][n:] = self.fields["num_steps"][0] - added.age()
+        born = self.fields["num_steps"][0] - added.age()
+        fields["last_cut"][n:] = born + added.fields["last_cut"] - added.fields["born"]
+        fields["born"][n:] = born
         state = LaneState(fields, settings, None, None, self.capacity)
         if self.groups is not None or added.groups is not None:
             state._regroup([*(self.groups or [1] * n), *(added.groups or [1] * k)])

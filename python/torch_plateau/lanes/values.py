@@ -112,15 +112,16 @@ def words_of(row: Row, codes: Tensor) -> list[str]:
     return [row.words[code] for code in codes.tolist()]
 
 
-def check_keys(label: str, given: Any, expected: Collection[str]) -> None:
-    """Refuse a mapping that has not exactly the keys ``expected``."""
+def check_keys(
+    label: str, given: Any, expected: Collection[str], optional: Collection[str] = ()
+) -> None:
+    """Refuse a mapping that has not exactly the keys ``expected``, of which some may be missing."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{label}: expected a mapping, got {kind_of(given)}")
-    if set(given) != set(expected):
-        odd = sorted(map(str, set(expected).symmetric_difference(given)))
-        raise KeyError(
-            f"{label}: missing or unknown keys {odd}; expected the keys {sorted(expected)}"
-        )
+    odd = set(given) - set(expected) | set(expected) - set(given) - set(optional)
+    if odd:
+        names, known = sorted(map(str, odd)), sorted(expected)
+        raise KeyError(f"{label}: missing or unknown keys {names}; expected the keys {known}")
 
 
 def brief(value: Any) -> str:

@@ -53,10 +53,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             with the rates, if these are on a GPU, else with the parameters. With
             ``publish="float"`` it is the CPU.
         dtype: As in :class:`PlateauLanes`: what metrics are kept in.
-        options: Optional parts of :class:`PlateauLanes`, by their names there: ``atol``, ``nan``,
-            ``counting``, ``initial_patience``, ``smoothing``, ``accumulate``, ``window``,
-            ``max_reductions``, ``patience_at_min`` and ``events``. (For a warm-up see
-            :func:`compose`.)
+        options: The other settings of docs/settings.md, and ``events`` of :class:`PlateauLanes`.
+            (For a warm-up see :func:`compose`.)
 
     With lanes on a GPU a step is one kernel launch and never synchronises; it may be captured in a
     CUDA graph, whose replays count in ``lanes.num_steps`` (``last_epoch`` counts calls). An

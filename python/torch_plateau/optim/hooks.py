@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch.optim import Optimizer
 
+from .optimizers import unwrapped
+
 __all__ = ["AfterLoad", "call_after_load"]
 
 
@@ -47,8 +49,7 @@ class AfterLoad:
 
 def call_after_load(scheduler: _Scheduler, optimizer: Optimizer) -> AfterLoad:
     """Have ``scheduler._after_load()`` called after each ``optimizer.load_state_dict``."""
-    while not hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):
-        optimizer = optimizer.optimizer  # type: ignore[attr-defined]  # e.g. accelerate's wrapper
+    optimizer = unwrapped(optimizer)
     hooks = optimizer._optimizer_load_state_dict_post_hooks.values()
     found = next((hook for hook in hooks if isinstance(hook, AfterLoad)), None)
     if found is None:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import (
+    ASGD,
+    LBFGS,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
     AdamW,
+    Muon,
     NAdam,
     Optimizer,
     RAdam,
     RMSprop,
+    Rprop,
+    SparseAdam,
 )
-from torch.utils.hooks import RemovableHandle
 
 from ..lanes.lanes import PlateauLanes
+from ..lanes.readable import kind_of
+from ..lanes.selection import numbers_of
+from ..lanes.table import whole_number
+from ..lanes.values import check_keys
+from .optimizers import unwrapped
 
 __all__ = ["LaneLR", "lane_lr_of"]
 
@@ -28,46 +42,95 @@ __all__ = ["LaneLR", "lane_lr_of"]
 _LINEAR = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax)
 
 _NOT_LINEAR = {
-    "Rprop": "its step sizes adapt by sign and read the rate only once",
-    "ASGD": "its average and its decay depend on the rate",
-    "Adafactor": "it scales the rate by the size of the parameter as it goes",
-    "LBFGS": "it searches along a line and keeps the rate in its state",
-    "Muon": "it takes 2-d parameters only, and stacked ones have a dimension more",
-    "SparseAdam": "it updates only some rows",
+    Rprop: "its step sizes adapt by sign and read the rate only once",
+    ASGD: "its average and its decay depend on the rate",
+    Adafactor: "it scales the rate by the size of the parameter as it goes",
+    LBFGS: "it searches along a line and keeps the rate in its state",
+    Muon: "it takes 2-d parameters only, and stacked ones have a dimension more",
+    SparseAdam: "it updates only some rows",
 }
+
+# The key of our hooks. torch numbers those that it registers, anew in each process: a number that
+# came with a pickle could be given again, and ours would be lost.
+_KEY = "torch_plateau.LaneLR"
+_BEFORE, _AFTER = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
+
+Index = Tensor | Sequence[int]
+
+
+class _Place(NamedTuple):
+    """Where the lanes are in a parameter."""
+
+    old: Tensor  # the parameter before the step
+    shape: list[int]  # in which rates are spread over it
+    lane_of: Tensor | None
 
 
 class LaneLR:
     """Give each lane of stacked ``[n, ...]`` parameters its own rate.
 
-    The optimizer runs with ``lr=1``; around each of its steps::
+    Around each step of the optimizer::
 
         before: old = p
         after:  p   = old + lr[lane] * (p - old)           for every parameter, as torch.lerp
 
     For an optimizer whose step is linear in its rate this is the step that a separate optimizer
-    with rate ``lr[lane]`` would have taken, to rounding: SGD (momentum, nesterov and weight decay
-    included), Adam, AdamW, amsgrad, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax. It costs one
-    copy of the parameters and two passes over them.
+    with rate ``group["lr"] * lr[lane]`` would have taken, to rounding: SGD (momentum, nesterov and
+    weight decay included), Adam, AdamW, amsgrad, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax.
+    It costs one copy of the parameters and two passes over them.
+
+    The group's own ``lr`` is a factor that all lanes share: build the optimizer with ``lr=1.0`` for
+    the lanes' rates as they are. Whatever writes it (a warm-up of torch's schedules, a search for a
+    rate, SWA, ``load_state_dict``) scales the rates of all lanes.
 
     Rates are read from ``lanes`` at every step, in the parameter's own precision: float64
     parameters get the float64 master. Nothing synchronises, and with an optimizer that can be
-    captured in a CUDA graph (``capturable=True`` for most) the whole step can. A copy or a pickle
-    needs the LaneLR itself: those of an optimizer alone do not carry it.
+    captured in a CUDA graph (``capturable=True`` for most) the whole step can.
+
+    A copy or a pickle of the optimizer brings a LaneLR and lanes of its own along, as they are
+    then; copy or pickle ``(optimizer, lanes)`` together to hold the lanes too. The optimizer's
+    ``state_dict`` has no rates of lanes: save that of ``lanes`` beside it.
 
     Args:
-        optimizer: Holds the stacked parameters; every group's ``lr`` must be 1 and stay so.
+        optimizer: Holds the stacked parameters. One that is wrapped (by Fabric, Lightning,
+            accelerate or others that keep it as ``optimizer`` or ``_optimizer``) is unwrapped.
         lanes: ``n`` lanes of one group each.
+        linear: Take an optimizer of another class than those above. Its step must be
+            ``p - lr * u``, weight decay included, where ``u`` and what it remembers do not depend
+            on ``lr``. That cannot be checked: with another step the rates are silently wrong.
+        dim: Which dimension of a parameter holds the lanes: a number; or a mapping from parameters
+            to numbers (0 for those not in it), or a function from a parameter to one.
+        lane_of: Where that dimension holds other rows than one for each lane (folds times members,
+            atoms of systems, blocks): the lane of each row, integers, shape ``(rows,)``, copied. Or
+            a mapping or function as for ``dim``, with None for parameters of ``n`` rows.
+
+    Groups that are added later count from the next step on. If lanes are added, removed or moved
+    to another device, parameters are checked again at the next step, before it changes anything;
+    with ``lane_of`` for all parameters that is an error: build another LaneLR.
 
     Raises:
-        TypeError: the optimizer is not one of those above, with the reason.
-        ValueError: a rate that is not 1, lanes with several groups, an optimizer that has a LaneLR
-            already, or a parameter that is not real floating point with ``n`` as first dimension,
-            on the lanes' device.
+        TypeError: the optimizer is not one of those above, with the reason; ``linear``, ``dim`` or
+            ``lane_of`` is of another kind.
+        IndexError: a lane in ``lane_of`` that does not exist (on a GPU this is not checked).
+        ValueError: lanes with several groups, an optimizer that has a LaneLR already, or a
+            parameter that is not real floating point with ``n`` (or as many as ``lane_of`` has) at
+            dimension ``dim``, on the lanes' device.
+
+    Warns if a group's ``lr`` is the default of its optimizer's class and not 1: that is more often
+    forgotten than meant.
     """
 
-    def __init__(self, optimizer: Optimizer, lanes: PlateauLanes) -> None:
-        _check_linear(optimizer)
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        lanes: PlateauLanes,
+        *,
+        linear: bool = False,
+        dim: int | Mapping[Tensor, int] | Callable[[Tensor], int] = 0,
+        lane_of: Index | Mapping[Tensor, Index] | Callable[[Tensor], Index | None] | None = None,
+    ) -> None:
+        optimizer = unwrapped(optimizer)
+        _check_linear(optimizer, linear)
         if not isinstance(lanes, PlateauLanes):
             raise TypeError(f"lanes: expected PlateauLanes, got {type(lanes).__name__}")
         if any(count != 1 for count in lanes.groups or ()):
@@ -78,46 +141,97 @@ class LaneLR:
             )
         self.lanes = lanes
         self._optimizer = optimizer
-        self._old: dict[Tensor, Tensor] = {}
+        self._dim = dim
+        self._lane_of = lane_of
+        if not (lane_of is None or callable(lane_of) or isinstance(lane_of, Mapping)):
+            self._lane_of = numbers_of("lane_of", lane_of, len(lanes), lanes.device).clone()
+        self._size = len(lanes), lanes.device
+        self._places: dict[Tensor, _Place] = {}
         self._stepping: list[Tensor] = []
         self._check(optimizer)
-        self._hooks: tuple[RemovableHandle, ...] = (
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        )
+        _warn_of_defaults(optimizer)
+        getattr(optimizer, _BEFORE)[_KEY] = self._before
+        getattr(optimizer, _AFTER)[_KEY] = self._after
+        # torch's own leaves the hooks out, so that a copy would step with rates of 1
+        optimizer.__dict__["__getstate__"] = self._state_of_optimizer
 
     def remove(self) -> None:
         """Detach from the optimizer."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = ()
+        for name in (_BEFORE, _AFTER):
+            hook = getattr(self._optimizer, name).get(_KEY)
+            if getattr(hook, "__self__", None) is self:
+                del getattr(self._optimizer, name)[_KEY]
+                self._optimizer.__dict__.pop("__getstate__", None)
+
+    # -- copies -----------------------------------------------------------------------------------
+
+    def _state_of_optimizer(self) -> dict[str, Any]:
+        """Return the optimizer as it is copied and pickled: as torch does, with these hooks."""
+        return {
+            **type(self._optimizer).__getstate__(self._optimizer),
+            _BEFORE: OrderedDict({_KEY: self._before}),
+            _AFTER: OrderedDict({_KEY: self._after}),
+            "__getstate__": self._state_of_optimizer,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"optimizer": self._optimizer, "lanes": self.lanes, "attached": bool(self._hooks)}
+        return {
+            "optimizer": self._optimizer,
+            "lanes": self.lanes,
+            "dim": self._dim,
+            "lane_of": self._lane_of,
+            "size": self._size,
+        }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        LaneLR.__init__(self, state["optimizer"], state["lanes"])
-        if not state["attached"]:
-            self.remove()
+    def __setstate__(self, state: Any) -> None:
+        # The optimizer, which brings the hooks, may not be complete yet: its next step checks it.
+        check_keys("state", state, ("optimizer", "lanes", "dim", "lane_of", "size"))
+        self.lanes, self._optimizer = state["lanes"], state["optimizer"]
+        self._dim, self._lane_of, self._size = state["dim"], state["lane_of"], state["size"]
+        self._places, self._stepping = {}, []
+
+    # -- around a step ----------------------------------------------------------------------------
 
     def _check(self, optimizer: Optimizer) -> None:
-        """Check groups and parameters; those added later are checked at their first step."""
-        n = len(self.lanes)
-        for i, group in enumerate(optimizer.param_groups):
-            rate = group["lr"]
-            on_host = not isinstance(rate, Tensor) or rate.is_cpu  # elsewhere asking would sync
-            if on_host and float(rate) != 1.0:
+        """Find the lanes in the parameters of which that is not known yet."""
+        size = len(self.lanes), self.lanes.device
+        if size != self._size:
+            if isinstance(self._lane_of, Tensor):
                 raise ValueError(
-                    f"param_groups[{i}]['lr']: expected 1, got {float(rate):g}; the lanes hold "
-                    "the rates"
+                    f"lanes: expected {self._size[0]} on {self._size[1]}, for which lane_of was "
+                    f"given, got {size[0]} on {size[1]}; remove this LaneLR and build another"
                 )
+            self._places, self._size = {}, size
+        known, places = self._places, {}
+        for i, group in enumerate(optimizer.param_groups):
             for param in group["params"]:
-                if not self._knows(param):
-                    _check_param(param, n, self.lanes.device, i)
+                place = known.get(param)
+                if place is None or not _alike(place.old, param):
+                    place = self._place_of(param, i)
+                places[param] = place
+        self._places = places
 
-    def _knows(self, param: Tensor) -> bool:
-        """Return whether there is a copy to write to; lanes that come or go change the shape."""
-        return param in self._old and self._old[param].shape == param.shape
+    def _place_of(self, param: Tensor, group: int) -> _Place:
+        n, device = self._size
+        dim, index = _given_for(param, self._dim, 0), _given_for(param, self._lane_of, None)
+        if not whole_number(dim, -(2**63)):
+            raise TypeError(f"dim: expected an integer for each parameter, got {kind_of(dim)}")
+        if index is not None and index is not self._lane_of:
+            index = numbers_of("lane_of", index, n, device).clone()
+        rows, shape = n if index is None else len(index), tuple(param.shape)
+        label = f"param_groups[{group}]"
+        if not -len(shape) <= dim < len(shape) or shape[dim] != rows:
+            wanted = f"[{rows}, ...]" if dim == 0 else f"with {rows} at dimension {dim}"
+            raise ValueError(f"{label}: expected parameters {wanted}, got shape {shape}")
+        if not param.is_floating_point():
+            raise ValueError(f"{label}: expected real parameters, got {param.dtype}")
+        if param.device != device:
+            raise ValueError(
+                f"{label}: expected parameters on the lanes' device, {device}, got {param.device}"
+            )
+        spread = [1] * len(shape)
+        spread[dim] = rows
+        return _Place(torch.empty_like(param, requires_grad=False), spread, index)
 
     @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -125,52 +239,71 @@ class LaneLR:
         closure = args[0] if args else kwargs.get("closure")
         self._stepping = [
             param
-            for group in optimizer.param_groups
-            for param in group["params"]
+            for param in self._places
             if param.grad is not None or closure is not None  # a closure makes gradients later
         ]
-        for param in self._stepping:
-            if not self._knows(param):
-                self._old[param] = torch.empty_like(param, requires_grad=False)
-        torch._foreach_copy_([self._old[param] for param in self._stepping], self._stepping)
+        torch._foreach_copy_([self._places[param].old for param in self._stepping], self._stepping)
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        rates = {torch.float32: self.lanes.lr}
+        rates: dict[tuple[torch.dtype, int], Tensor] = {}
         for param in self._stepping:
-            if param.dtype not in rates:
-                rates[param.dtype] = self.lanes.lr_master.to(param.dtype)
-            rate = rates[param.dtype].view(-1, *[1] * (param.ndim - 1))
-            torch.lerp(self._old[param], param, rate, out=param)
+            old, shape, lane_of = self._places[param]
+            kind = (param.dtype, id(lane_of))
+            if kind not in rates:
+                single = param.dtype == torch.float32
+                rate = self.lanes.lr if single else self.lanes.lr_master.to(param.dtype)
+                rates[kind] = rate if lane_of is None else rate.index_select(0, lane_of)
+            torch.lerp(old, param, rates[kind].view(shape), out=param)
 
 
 def lane_lr_of(optimizer: Optimizer) -> LaneLR | None:
     """Return the LaneLR that an optimizer has, if any."""
-    hooks = optimizer._optimizer_step_pre_hooks.values()
-    owners = (getattr(hook, "__self__", None) for hook in hooks)
-    return next((each for each in owners if isinstance(each, LaneLR)), None)
+    hook = getattr(optimizer, _BEFORE).get(_KEY)
+    found = getattr(hook, "__self__", None)
+    return found if isinstance(found, LaneLR) else None
 
 
-def _check_linear(optimizer: object) -> None:
+def _given_for(param: Tensor, given: Any, default: Any) -> Any:
+    """Return what was given for a parameter: by a mapping, by a function or for all."""
+    if isinstance(given, Mapping):
+        return given.get(param, default)
+    return given(param) if callable(given) else given
+
+
+def _alike(old: Tensor, param: Tensor) -> bool:
+    return (old.shape, old.dtype, old.device) == (param.shape, param.dtype, param.device)
+
+
+def _check_linear(optimizer: object, linear: object) -> None:
+    if not isinstance(linear, bool):
+        raise TypeError(f"linear: expected a bool, got {kind_of(linear)}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
-    if type(optimizer) not in _LINEAR:
-        name = type(optimizer).__name__
-        reason = _NOT_LINEAR.get(name, "its step is not known to be linear in the rate")
-        allowed = ", ".join(each.__name__ for each in _LINEAR)
-        raise TypeError(f"optimizer: {name} cannot have a rate per lane: {reason}; use {allowed}")
+    if type(optimizer) in _LINEAR:
+        return
+    name, allowed = type(optimizer).__name__, ", ".join(each.__name__ for each in _LINEAR)
+    for kind, reason in _NOT_LINEAR.items():
+        if isinstance(optimizer, kind):
+            raise TypeError(
+                f"optimizer: {name} cannot have a rate per lane: {reason}; use {allowed}"
+            )
+    if not linear:
+        raise TypeError(
+            f"optimizer: {name} cannot have a rate per lane: its step is not known to be linear in "
+            f"the rate; use {allowed}, or pass linear=True if it is p - lr * u"
+        )
 
 
-def _check_param(param: Tensor, n: int, device: torch.device, group: int) -> None:
-    shape = tuple(param.shape)
-    if not shape or shape[0] != n:
-        raise ValueError(
-            f"param_groups[{group}]: expected parameters [{n}, ...], got shape {shape}"
-        )
-    if not param.is_floating_point():
-        raise ValueError(f"param_groups[{group}]: expected real parameters, got {param.dtype}")
-    if param.device != device:
-        raise ValueError(
-            f"param_groups[{group}]: expected parameters on the lanes' device, {device}, got "
-            f"{param.device}"
-        )
+def _warn_of_defaults(optimizer: Optimizer) -> None:
+    name = type(optimizer).__name__
+    default = getattr(signature(type(optimizer)).parameters.get("lr"), "default", None)
+    for i, group in enumerate(optimizer.param_groups):
+        factor = group.get("initial_lr", group["lr"])  # a schedule has written "lr"
+        if isinstance(factor, float) and factor == default != 1.0:
+            warnings.warn(
+                f"param_groups[{i}]['lr'] is {factor:g}, the default of {name}, and "
+                "scales the rates of all lanes; build it with lr=1.0 for the rates as they are",
+                UserWarning,
+                stacklevel=3,
+            )

@@ -12,7 +12,16 @@ from ..lanes.readable import check_readable
 from ..lanes.table import RATE
 from ..lanes.values import checked
 
-__all__ = ["checked_optimizers", "rate_in", "rates_of"]
+__all__ = ["checked_optimizers", "rate_in", "rates_of", "unwrapped"]
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """Return the optimizer inside of wrappers, such as Fabric's, Lightning's and accelerate's."""
+    for name in ("optimizer", "_optimizer"):
+        inner = getattr(optimizer, name, None)
+        if inner is not optimizer and isinstance(inner, Optimizer):
+            return unwrapped(inner)
+    return optimizer
 
 
 def rates_of(groups: list[dict[str, Any]]) -> list[Any]:

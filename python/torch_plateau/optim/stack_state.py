@@ -55,7 +55,7 @@ def load(stack: LaneStack, given: Any) -> None:
         for label, own in (("params", stack.params), ("buffers", stack.buffers))
         for pair in _checked(f"state_dict[{label!r}]", given[label], own)
     ]
-    row = STATE["last_reduction"]
+    row = STATE["num_steps"]
     skipped = checked(
         row, given["skipped"], len(stack), scalar=False, label="state_dict['skipped']"
     )

@@ -37,7 +37,7 @@ _KINDS = [
     _Kind(
         (optim.Adagrad,),  # which takes foreach by itself only where fused is unset too
         lambda g: bool(g["fused"] or g["foreach"] or (g["fused"] is g["foreach"] is None)),
-        "set foreach=True or fused=True",
+        "set foreach=True",  # fused=True too, but only newer torch has it on a GPU
     ),
     _Kind((optim.NAdam, optim.Adamax), lambda g: bool(g["capturable"]), "set capturable=True"),
     _Kind(

@@ -75,6 +75,10 @@ inline int atomicOr(int* address, int value) {
   return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
 }
 
+inline int atomicAdd(int* address, int value) {
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+
 inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
