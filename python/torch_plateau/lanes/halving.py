@@ -23,9 +23,8 @@ def worst(state: LaneState, metrics: Tensor, keep: float) -> Tensor:
     if isinstance(mode, Tensor):
         raise ValueError("mode: expected one for all lanes, to rank them, got one per lane")
     maximize = mode == SETTINGS["mode"].words.index("max")
-    # subtracted, since negating would tell the two zeros apart; sorting puts NaN last
-    values = 0.0 - metrics.double() if maximize else 0.0 + metrics.double()
-    ranked = values.argsort(stable=True)
+    values = metrics.double()
+    ranked = (-values if maximize else values).argsort(stable=True)  # which puts NaN last
     finished = (state.fields["flags"] & FINISHED).bool()
     ranked = ranked[finished[ranked].byte().argsort(stable=True)]  # live ones first
     place = torch.empty_like(ranked).scatter_(0, ranked, torch.arange(state.n, device=state.device))
