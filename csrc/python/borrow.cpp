@@ -121,6 +121,10 @@ bool locate(py::handle array, DLTensor& out) noexcept {
 bool borrow(py::handle array, DLTensor& out) noexcept {
   if (!describe(array, out)) return false;
   if (!may_be_negated(out)) return !may_be_an_offset(out) || locate(array, out);
+  return borrow_one(array, out);
+}
+
+bool borrow_one(py::handle array, DLTensor& out) noexcept {
   // The question may run any code, so what it is asked of is described afterwards.
   PyObject* is_neg = Py_XNewRef(producer_of(array).is_neg);  // others may be asked meanwhile
   const bool plain = !is_neg || !negated(is_neg, array.ptr());
@@ -131,7 +135,7 @@ bool borrow(py::handle array, DLTensor& out) noexcept {
 bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
   if (!describe(array, out)) return false;
   if (out.ndim == 0 && address_of(out) % 64 == 0 && !may_be_an_offset(out)) return true;
-  return borrow(array, out);
+  return borrow_one(array, out);
 }
 
 const void* data_of(const DLTensor& tensor) noexcept {

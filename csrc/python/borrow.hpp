@@ -26,6 +26,9 @@ bool locate(pybind11::handle array, DLTensor& out) noexcept;
 /// numbers and where there are gaps between them.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
 
+/// The same, of what is thought to be a single number.
+bool borrow_one(pybind11::handle array, DLTensor& out) noexcept;
+
 /// The same, without that call for a scalar on a 64-byte boundary, as a freshly computed one lies:
 /// negated numbers are the imaginary halves of complex ones, which torch puts on such a boundary,
 /// so the halves are not on one. (They could be in misaligned memory of another library, or by
