@@ -77,6 +77,14 @@ bool may_be_an_offset(const DLTensor& tensor) noexcept {
   return address >= kNowhere && address < kHigh;
 }
 
+/// Negated numbers are the imaginary halves of complex ones, and no two of these lie side by side.
+bool may_be_negated(const DLTensor& tensor) noexcept {
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (tensor.shape[d] > 1 && tensor.strides[d] == 1) return false;
+  }
+  return true;
+}
+
 /// How many elements of its storage lie before `array`, 0 if there is no such thing.
 std::int64_t offset_of(py::handle array) noexcept {
   PyObject* question = Py_XNewRef(producer_of(array).storage_offset);
@@ -111,18 +119,23 @@ bool locate(py::handle array, DLTensor& out) noexcept {
 }
 
 bool borrow(py::handle array, DLTensor& out) noexcept {
+  if (!describe(array, out)) return false;
+  if (!may_be_negated(out)) return !may_be_an_offset(out) || locate(array, out);
+  return borrow_one(array, out);
+}
+
+bool borrow_one(py::handle array, DLTensor& out) noexcept {
   // The question may run any code, so what it is asked of is described afterwards.
   PyObject* is_neg = Py_XNewRef(producer_of(array).is_neg);  // others may be asked meanwhile
   const bool plain = !is_neg || !negated(is_neg, array.ptr());
   Py_XDECREF(is_neg);
-  if (!plain) return false;
-  return locate(array, out);
+  return plain && locate(array, out);
 }
 
 bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
   if (!describe(array, out)) return false;
   if (out.ndim == 0 && address_of(out) % 64 == 0 && !may_be_an_offset(out)) return true;
-  return borrow(array, out);
+  return borrow_one(array, out);
 }
 
 const void* data_of(const DLTensor& tensor) noexcept {

@@ -22,8 +22,12 @@ bool describe(pybind11::handle array, DLTensor& out) noexcept;
 /// plus the offset of the view, which low addresses are compared with, by a call into Python.
 bool locate(pybind11::handle array, DLTensor& out) noexcept;
 
-/// The same, and false for a lazily negated view too, which costs a call into Python.
+/// The same, and false for a lazily negated view too, which costs a call into Python for single
+/// numbers and where there are gaps between them.
 bool borrow(pybind11::handle array, DLTensor& out) noexcept;
+
+/// The same, of what is thought to be a single number.
+bool borrow_one(pybind11::handle array, DLTensor& out) noexcept;
 
 /// The same, without that call for a scalar on a 64-byte boundary, as a freshly computed one lies:
 /// negated numbers are the imaginary halves of complex ones, which torch puts on such a boundary,

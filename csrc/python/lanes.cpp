@@ -167,7 +167,8 @@ class Batch {
   /// Whether `array` holds a metric for each lane, where it can be read in place.
   bool reads(py::handle array, Metrics& out) const {
     DLTensor tensor;
-    if (!borrow(array, tensor) || !is_here(tensor)) return false;
+    const bool read = lanes_.n == 1 ? borrow_one(array, tensor) : borrow(array, tensor);
+    if (!read || !is_here(tensor)) return false;
     const bool shaped =
         tensor.ndim == 1 ? tensor.shape[0] == lanes_.n : tensor.ndim == 0 && lanes_.n == 1;
     const void* data = data_of(tensor);
