@@ -170,7 +170,7 @@ def longest_pause_beside(call, seconds=0.5):
 
 
 def test_one_lane_with_many_rates_does_not_stop_other_threads():
-    count = 4_000_000
+    count = 8_000_000  # so that a step takes far longer than a turn of a busy processor
     lanes = PlateauLanes(1, 0.5, groups=[count], patience=0, factor=0.999, eps=0.0)
     metric = torch.ones(1)
     lanes.step(metric)
@@ -178,7 +178,7 @@ def test_one_lane_with_many_rates_does_not_stop_other_threads():
     for _ in range(5):
         lanes.step(metric)
     one_step = (time.perf_counter() - start) / 5
-    pauses = [longest_pause_beside(lambda: lanes.step(metric)) for _ in range(3)]
+    pauses = [longest_pause_beside(lambda: lanes.step(metric)) for _ in range(5)]
     assert lanes.num_reductions.item() > 8
     assert min(pauses) < one_step / 2
 
