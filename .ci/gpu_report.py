@@ -16,6 +16,9 @@ TESTS = Path(__file__).parent.parent / "tests"
 ALSO = {
     "test_demo.py": ["matplotlib", "numpy", "sklearn", "torchmetrics"],
     "test_examples.py": ["sklearn"],
+    "test_many_minimisations.py": ["matplotlib", "numpy", "scipy", "threadpoolctl"],
+    "test_population.py": ["matplotlib", "sklearn"],
+    "test_tabular_folds.py": ["matplotlib", "sklearn"],
 }
 LAST_LINES = 25
 
