@@ -184,7 +184,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             reduced = self.lanes._advance(metrics)
         else:
             active = self._mask(active)
-            reduced = self.lanes._advance_masked(metrics, active)
+            reduced = self.lanes._core.step_masked(metrics, active)
         if reduced < 0:
             reduced = self.lanes._step_again(reduced, metrics, active, fetch=True)
             self._adopt_if_replaced()
