@@ -4,11 +4,13 @@ import copy
 import io
 import math
 import pickle
+import re
 
 import pytest
 import torch
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import (
+    EPOCH_DEPRECATION_WARNING,
     ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
@@ -209,6 +211,54 @@ def test_many_optimizers_have_a_schedule_and_a_scale_each(tensors, every):
         assert rates_in(*optimizers) == [rate for hand in hands for rate in hand.rates]
     scales = [hand.unit.param_groups[0]["lr"] for hand in hands]
     assert ours.scale.tolist() == [scales[0], scales[1], scales[1], scales[2]]
+
+
+PER_LANE = {"patience": [0, 2, 1], "factor": [0.5, 0.1, 0.9]}
+MASKS = {"tensors": lambda mask: mask, "lists": lambda mask: mask.tolist()}
+
+
+@each_kind
+@pytest.mark.parametrize("as_given", MASKS.values(), ids=MASKS.keys())
+def test_lanes_without_a_metric_keep_their_scale_while_the_schedule_goes_on(as_given, tensors):
+    build, rates, floors = SCHEDULES["CosineAnnealingLR"], [0.3, 0.05, 1.0], [0.01, 0.0, 0.02]
+    optimizer = sgd(*rates, tensors=tensors)
+    ours = compose(build(optimizer), BatchedReduceLROnPlateau(optimizer, min_lr=floors, **PER_LANE))
+    hands = [
+        ByHand(sgd(rate, tensors=tensors), build, floors=[floor], factor=factor, patience=patience)
+        for rate, floor, patience, factor in zip(rates, floors, *PER_LANE.values(), strict=True)
+    ]
+    for step, row in enumerate(noisy(180).view(60, 3), start=1):
+        optimizer.step()
+        ours.step_schedule()
+        mask = torch.rand(3) < 0.6
+        row[~mask] = torch.nan
+        ours.step(row, active=as_given(mask))
+        for hand, metric, has_one in zip(hands, row.tolist(), mask.tolist(), strict=True):
+            hand.step_schedule()
+            if has_one:
+                hand.plateau.step(metric)
+        assert rates_in(optimizer) == [rate for hand in hands for rate in hand.rates]
+        assert ours.scale.tolist() == [hand.unit.param_groups[0]["lr"] for hand in hands]
+        assert ours.best.tolist() == [hand.plateau.best for hand in hands]
+        assert ours.num_bad_epochs.tolist() == [hand.plateau.num_bad_epochs for hand in hands]
+        assert ours.last_epoch == step
+    assert ours.lanes.num_reductions.min() > 0
+
+
+@each_plateau
+def test_an_epoch_that_is_given_becomes_the_last_one_with_torchs_warning(batched):
+    ours = composed(SCHEDULES["ConstantLR"], False, batched)
+    hand = ByHand(sgd(*RATES), SCHEDULES["ConstantLR"])
+    words = re.escape(EPOCH_DEPRECATION_WARNING)
+    for metric, epoch in zip(noisy(40).tolist(), range(10, 90, 2), strict=True):
+        with pytest.warns(UserWarning, match=words) as caught:
+            ours.step(metric, epoch)
+        assert [each.filename for each in caught] == [__file__]
+        with pytest.warns(UserWarning, match=words):
+            hand.plateau.step(metric, epoch)
+        assert rates_in(own(ours)) == hand.rates
+        assert ours.last_epoch == hand.plateau.last_epoch == epoch
+    assert hand.unit.param_groups[0]["lr"] < 1
 
 
 def test_each_group_of_one_optimizer_may_have_a_plateau():
@@ -717,6 +767,33 @@ def test_a_group_that_is_added_later_is_refused():
     for step in (ours.step_schedule, lambda: ours.step(1.0)):
         with pytest.raises(ValueError, match=r"expected 2 param groups, .*got 3"):
             step()
+
+
+BAD_STEPS = {
+    "a mask for one plateau": (
+        *(False, {"active": [True]}, TypeError),
+        "^active: expected none, for the plateau is a ReduceLROnPlateau and has no lanes, got list",
+    ),
+    "a mask of another length": (
+        *(True, {"active": [True] * 2}, ValueError),
+        r"^active: expected a bool tensor of shape \(1,\), got",
+    ),
+    "a mask of numbers": (True, {"active": [1]}, TypeError, "^active: expected a bool tensor or 1"),
+    "an epoch that is none": (True, {"epoch": "x"}, TypeError, "^epoch: expected"),
+}
+
+
+@pytest.mark.parametrize(
+    ("batched", "arguments", "error", "words"), BAD_STEPS.values(), ids=BAD_STEPS.keys()
+)
+def test_a_bad_step_is_refused_and_changes_nothing(batched, arguments, error, words):
+    ours = composed(SCHEDULES["StepLR"], False, batched)
+    for _ in range(4):
+        ours.step(1.0)
+    before = str(ours.state_dict()), rates_in(own(ours))
+    with pytest.raises(error, match=words):
+        ours.step(1.0, **arguments)
+    assert (str(ours.state_dict()), rates_in(own(ours))) == before
 
 
 def stepped(plateau):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 from ..lanes.readable import kind_of
 from ..lanes.table import RATE, SETTINGS
 from ..lanes.values import check_keys, checked
 from .batched import BatchedReduceLROnPlateau
-from .fields import as_dict, checked_rate, items_of
+from .fields import as_dict, checked_field, checked_rate, items_of
 from .hooks import call_after_load
 from .optimizers import checked_optimizers, rates_of
 from .plateau import ReduceLROnPlateau
@@ -71,14 +72,36 @@ class Composed(TorchPlateau):
         self._seen = self._fingerprints()
         self._attach()
 
-    def step(self, metrics: Any) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, metrics: Any, epoch: int | None = None, *, active: Any = None
+    ) -> None:
         """Step the plateau, as its own ``step`` does, and write the rates.
 
-        Raises what that raises, with nothing changed, and RuntimeError, with nothing changed, if a
-        schedule was stepped or loaded by itself.
+        Args:
+            metrics: As the plateau takes them: one number, or one for each lane.
+            epoch: Deprecated, as in torch: warns, and becomes ``last_epoch``.
+            active: Which lanes have a metric now, as :meth:`BatchedReduceLROnPlateau.step` takes
+                it; all unless told. The others keep their state and scale; what the schedule does
+                is for all. Only for lanes: a single plateau has none.
+
+        Raises what the plateau's ``step`` raises, TypeError for ``active`` with a single plateau,
+        and RuntimeError if a schedule was stepped or loaded by itself; all with nothing changed.
         """
         self._check()
-        self.plateau.step(metrics)
+        if epoch is not None:
+            epoch = checked_field("last_epoch", epoch, "epoch")
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        if isinstance(self.plateau, BatchedReduceLROnPlateau):
+            self.plateau.step(metrics, active=active)
+        elif active is not None:
+            raise TypeError(
+                "active: expected none, for the plateau is a ReduceLROnPlateau and has no lanes, "
+                f"got {kind_of(active)}"
+            )
+        else:
+            self.plateau.step(metrics)
+        if epoch is not None:
+            self.plateau.last_epoch = epoch
         self._write()
 
     def step_schedule(self, *args: Any) -> None:
