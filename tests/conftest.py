@@ -18,7 +18,6 @@ def pytest_addoption(parser):
         help="lane-steps that the conformance suite compares with torch (default 200,000)",
     )
 
-
     parser.addoption("--gpu-only", action="store_true", help="run nothing that needs no GPU")
 
 
