@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent.parent / "tests"
 # What tests need beyond their own imports: the demo's modules, and those of the examples.
 ALSO = {
     "test_demo.py": ["matplotlib", "numpy", "sklearn", "torchmetrics"],
-    "test_examples.py": ["sklearn"],
+    "test_examples.py": ["matplotlib", "peft", "sklearn", "transformers"],
     "test_many_minimisations.py": ["matplotlib", "numpy", "scipy", "threadpoolctl"],
     "test_population.py": ["matplotlib", "sklearn"],
     "test_tabular_folds.py": ["matplotlib", "sklearn"],

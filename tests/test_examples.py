@@ -3,6 +3,7 @@
 import pathlib
 import runpy
 
+import pytest
 import torch
 
 from oracle import TorchLanes, assert_same_state
@@ -52,3 +53,43 @@ def test_cuda_graph_ensemble_steps_each_lane_as_torch_does(capsys, device):
     else:
         assert len(trained) == 1
         assert any(line.startswith("no CUDA graph was captured") for line in lines)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are so small that two threads would mostly wait
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_lora_adapters_in_one_batch_are_cut_and_stop_as_each_does_alone(capsys, tmp_path):
+    out = tmp_path / "picture.png"
+    main = runpy.run_path(str(EXAMPLES / "lora_adapters.py"))["main"]
+    together, alone = main(["--quick", "--out", str(out)])
+    lines = capsys.readouterr().out.splitlines()
+
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.task == theirs.task
+        assert ours.losses == pytest.approx(theirs.losses, rel=1e-9)
+        assert (ours.rates, ours.cuts, ours.stop) == (theirs.rates, theirs.cuts, theirs.stop)
+        settings = {"factor": 0.3, "patience": ours.task.patience}
+        oracle = TorchLanes([[ours.task.lr]], [settings])
+        cuts, lowest = [], 0
+        for epoch, (loss, rate) in enumerate(zip(ours.losses, ours.rates, strict=True)):
+            oracle.step([loss])
+            assert rate == oracle.rates[0]
+            cuts += [epoch + 1] * oracle.reduced[0]
+            lowest = epoch if loss < ours.losses[lowest] else lowest
+            assert (epoch - lowest == ours.task.stop_patience) == (epoch + 1 == len(ours.losses))
+        assert cuts == ours.cuts != []
+        assert min(ours.losses) < ours.losses[0] - 0.2  # it learns
+        assert min(ours.losses) > ours.entropy  # and has no way to see what comes next
+    assert len({tuple(each.cuts) for each in together}) == len(together)  # all differ
+
+    *first, last = together
+    assert [each.slot for each in first] == [0, 1, 2]
+    assert last.began == min(each.steps[-1] for each in first) == first[last.slot].steps[-1]
+    assert [line.split("  ")[-1].startswith("the same") for line in lines[1:5]] == [True] * 4
+    assert out.read_bytes().startswith(b"\x89PNG")
