@@ -132,7 +132,7 @@ void lanes_may_own_any_number_of_rates() {
 void lanes_with_optional_parts_are_stepped_as_on_the_host() {
   const std::vector<std::int64_t> counts = {3, 0, 1, 40, 2, 2, 2, 900, 1};
   std::int64_t cuts = 0;
-  for (int round = 0; round < 9; ++round) {
+  for (int round = 0; round < 12; ++round) {
     const Each each = round % 3 == 0 ? Each::kNone : round % 3 == 1 ? Each::kAll : Each::kFew;
     const bool masked = round < 3;
     for (Form form : {Form{300}, Form{1000}, owning(counts)}) {
