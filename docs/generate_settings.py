@@ -36,14 +36,17 @@ Words = str | Sequence[str] | Tensor
 
 
 class LaneSettings(TypedDict, total=False):
-    """What ``PlateauLanes`` and everything built on it take: one value each, or one per lane."""
+    """What ``PlateauLanes`` and everything built on it take: one value each, or one per lane.
+
+    Of ``rule`` there is one for all lanes.
+    """
 '''
 INTRODUCTION = """\
 # Settings
 
 Generated from `csrc/plateau/settings.hpp` by `nox -s stubs`. Each is one value for all lanes or has
-one per lane (`min_lr`: one per lane or per group). "Parts" says with which values a step takes the
-lanes one by one on the CPU, instead of in vectors.
+one per lane (`min_lr` and `max_lr`: one per lane or per group; `rule`: one for all). "Parts" says
+with which values a step takes the lanes one by one on the CPU, instead of in vectors.
 
 | name | unless told | may be | parts | what it does |
 |---|---|---|---|---|
@@ -61,7 +64,8 @@ def parts_of(row: Row) -> str:
     words = [word for code, word in enumerate(row.words) if row.part >> code & 1]
     if row.part == 0:
         return "none"
-    return ", ".join(f'"{word}"' for word in words) + ", or per lane" if words else "any other"
+    each = "" if row.of == "batch" else ", or per lane"
+    return ", ".join(f'"{word}"' for word in words) + each if words else "any other"
 
 
 def keywords() -> str:
@@ -69,7 +73,8 @@ def keywords() -> str:
     lines = [HEAD]
     for name, row in SETTINGS.items():
         whole = row.dtype is not None and not row.dtype.is_floating_point
-        kind = "Words" if row.words else "Counts" if whole else "Numbers"
+        words = "str" if row.of == "batch" else "Words"
+        kind = words if row.words else "Counts" if whole else "Numbers"
         lines.append(f"    {name}: {kind}{' | None' if row.may_be_none else ''}")
         text = f'"""{row.help} {told(row)}"""'
         lines += textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    ")

@@ -31,6 +31,26 @@ FEATURES = {
         "warmup_steps": r.choice([0, 1, 3, 10]),
         "warmup_start_factor": r.choice([0.0, 0.1, 1.0, r.random()]),
     },
+    "band": lambda r: {
+        "rule": "band",
+        "target": r.choice([0.2, 0.5, r.random() + 0.01]),
+        "width": r.choice([1.0, 1.5, 3.0]),
+        "growth": r.choice([1.5, 2.0]),
+        "max_lr": r.choice([0.05, 2.0]),
+    },
+    "greedy": lambda r: {
+        "rule": "greedy",
+        "max_lr": r.choice([0.05, 2.0]),
+        "raise_cooldown": r.randrange(3),
+        "reset_at_min": r.choice([1, 2, 99]),
+    },
+    "noise": lambda r: {
+        "noise_from": r.randrange(20),
+        "noise_until": r.choice([10, 25, 99]),
+        "noise_pct": r.choice([0.67, 0.1]),
+        "noise_type": r.choice(["normal", "uniform"]),
+        "noise_seed": r.choice([42, r.randrange(2**31 - 1)]),
+    },
     "mask": lambda _: {},
     "events": lambda _: {},
 }

@@ -99,24 +99,38 @@ class OneLane:
             diverge_at=None,
             warmup_steps=0,
             warmup_start_factor=0.0,
+            rule="plateau",
+            max_lr=math.inf,
+            target=None,
+            width=2.0,
+            growth=1.5,
+            raise_cooldown=0,
+            reset_at_min=None,
+            noise_from=None,
+            noise_until=math.inf,
+            noise_pct=0.67,
+            noise_type="normal",
+            noise_seed=42,
         )
         self.__dict__.update(settings)
-        self.rates = list(rates)
+        self.rates, self.first_rates = list(rates), list(rates)
         self.floors = self.min_lr if isinstance(self.min_lr, list) else [self.min_lr] * len(rates)
         self.best = self.stop_best = math.inf if self.mode == "min" else -math.inf
         self.steps = 0  # that the lane took: not as masked or finished
         self.num_bad_epochs = self.cooldown_counter = self.bad_at_min = 0
         self.num_reductions = self.last_reduction = self.best_step = 0
         self.stop_best_at = self.stop_waited = 0  # decisions: of the best, and bad since
-        self.improved = self.reduced = self.once_due = False
+        self.num_increases = self.good = self.at_floor = 0  # good steps in a row, cuts at the floor
+        self.noise = 0.0
+        self.improved = self.reduced = self.raised = self.once_due = False
         self.stop_reason = None
         self.pending = []  # metrics to accumulate
-        self.recent = []  # the window
+        self.recent, self.sum = [], 0.0  # the window
         self.smooth, self.smooth_weight = 0.0, 1.0
         self.events = []  # (group, step, old rate, new rate, metric, best)
 
     def step(self, metric, active=True):
-        self.improved = self.reduced = False
+        self.improved = self.reduced = self.raised = False
         missing = math.isnan(metric)
         if self.finished or not active or (missing and self.nan == "skip"):
             return
@@ -124,6 +138,10 @@ class OneLane:
             self.finish("nan")
             return
         self.steps += 1
+        self.noise = 0.0
+        noisy = self.noise_from is not None and self.noise_from <= self.steps < self.noise_until
+        if noisy and self.steps > self.warmup_steps:
+            self.noise = noise_of(self.noise_type, self.noise_pct, self.noise_seed, self.steps)
         self.take(metric)
         if self.max_steps is not None and self.steps >= self.max_steps:
             self.finish("max_steps")
@@ -135,7 +153,7 @@ class OneLane:
             self.count_to_stop(metric, warming)
             if not warming:
                 self.count_at_min()
-            self.cut(metric)
+            self.move(metric, "cut")
             return
         value = self.filtered(metric)
         if value is None:
@@ -145,11 +163,14 @@ class OneLane:
             self.finish(reason)
         if reason == "diverged":
             return
-        self.improved = self.is_better(value)
+        resting = self.cooldown_counter > (self.counting == "keras")
+        self.improved = self.is_better(value) and not (self.rule == "greedy" and resting)
         if self.improved:
             self.best, self.best_step = value, self.steps
         self.count_to_stop(value, warming)
-        if not warming:
+        if not warming and self.rule == "band":
+            self.steer(value)
+        elif not warming:
             self.count(value)
 
     @property
@@ -196,8 +217,16 @@ class OneLane:
             value = mean(self.pending)
             self.pending = []
         if self.window > 1 and not math.isnan(value):
+            oldest = self.recent[-self.window] if len(self.recent) >= self.window else None
             self.recent = [*self.recent, value][-self.window :]
             value = mean(self.recent)
+            if self.rule == "greedy":  # a running sum, unless something infinite was in it
+                self.sum += self.recent[-1]
+                if oldest is not None:
+                    self.sum -= oldest
+                if not math.isfinite(self.sum):
+                    self.sum = total_of(self.recent)
+                value = self.sum / len(self.recent)
         if self.smoothing and math.isfinite(value):
             self.smooth = self.smoothing * self.smooth + (1.0 - self.smoothing) * value
             self.smooth_weight *= self.smoothing
@@ -239,8 +268,26 @@ class OneLane:
             patience = self.initial_patience
         if self.counting == "torch":
             patience += 1
-        if self.num_bad_epochs >= max(patience, 1) and self.steps >= self.min_steps:
+        may_move = self.steps >= self.min_steps
+        if self.rule == "greedy":
+            self.good = self.good + 1 if self.improved else 0
+            if self.good >= max(patience, 1) and may_move:
+                self.move(value, "raise")
+        if self.num_bad_epochs >= max(patience, 1) and may_move:
             self.cut(value)
+
+    def steer(self, value):
+        """What a band does by the value."""
+        way = None
+        if value > self.width * self.target:
+            way = "cut"
+            self.count_at_min()
+        else:
+            self.bad_at_min = 0
+            if 0.0 < value < self.target / self.width:
+                way = "raise"
+        if way and self.steps >= self.min_steps:
+            self.move(value, way)
 
     def count_at_min(self):
         if self.patience_at_min is not None and self.at_min_lr:
@@ -248,26 +295,55 @@ class OneLane:
             if self.bad_at_min >= self.patience_at_min:
                 self.finish("floor")
 
-    def lowered(self, group):
-        """The rate after a cut, None if that leaves it alone."""
-        rate = self.rates[group]
-        new = max(rate * self.factor, self.floors[group])
-        return new if rate - new > self.eps else None
+    def asked(self, group, way):
+        """The rate after a cut, a raise, or where the lane begins anew."""
+        rate, floor = self.rates[group], self.floors[group]
+        if way == "anew":
+            return self.first_rates[group]
+        if self.rule == "band":
+            if way == "cut":
+                return max(floor, rate / self.growth)
+            return min(self.max_lr, rate * self.growth)
+        if way == "cut":
+            new = max(rate * self.factor, floor)
+            return new if rate - new > self.eps else rate
+        new = min(rate / self.factor, self.max_lr)
+        return new if new - rate > self.eps else rate
 
     @property
     def at_min_lr(self):
-        return all(self.lowered(group) is None for group in range(len(self.rates)))
+        return not any(self.asked(group, "cut") < rate for group, rate in enumerate(self.rates))
 
     def cut(self, value):
-        self.once_due = True
+        anew = False
+        if self.rule == "greedy" and self.reset_at_min is not None:
+            cut = [self.asked(group, "cut") for group in range(len(self.rates))]
+            if all(rate <= floor for rate, floor in zip(cut, self.floors, strict=True)):
+                self.at_floor += 1
+                anew = self.at_floor >= self.reset_at_min
+        if anew:
+            self.best = math.inf if self.mode == "min" else -math.inf
+            self.recent, self.sum = [], 0.0
+            self.smooth, self.smooth_weight = 0.0, 1.0
+        self.move(value, "anew" if anew else "cut")
+
+    def move(self, value, way):
+        self.once_due = self.once_due or way != "raise"
         for group, old in enumerate(self.rates):
-            new = self.lowered(group)
-            if new is not None:
+            new = self.asked(group, way)
+            if new != old:
                 self.rates[group] = new
-                self.reduced = True
+                self.reduced |= new < old
+                self.raised |= new > old
                 self.events.append((group, self.steps, old, new, value, self.best))
-        if self.reduced or self.counting != "keras":
-            self.num_bad_epochs, self.cooldown_counter = 0, self.cooldown
+        if self.rule != "band":
+            moved = self.reduced or (self.raised and self.rule == "greedy") or way == "anew"
+            if moved or self.counting != "keras":
+                rest = self.raise_cooldown if way == "raise" else self.cooldown
+                self.num_bad_epochs, self.cooldown_counter = 0, rest
+            self.good = 0
+            self.at_floor *= way == "cut"
+        self.num_increases += self.raised
         if self.reduced:
             self.num_reductions += 1
             self.last_reduction = self.steps
@@ -277,6 +353,8 @@ class OneLane:
     @property
     def published(self):
         """What optimizers read, before it is rounded to float32."""
+        if self.noise:
+            return [rate + rate * self.noise for rate in self.rates]
         if self.steps >= self.warmup_steps:
             return self.rates
         start = self.warmup_start_factor
@@ -286,7 +364,43 @@ class OneLane:
 
 def mean(values):
     """Added up from the oldest on."""
+    return total_of(values) / len(values)
+
+
+def total_of(values):
     total = 0.0
     for value in values:
         total += value
-    return total / len(values)
+    return total
+
+
+class SplitMix64:
+    """Steele, Lea and Flood 2014: a counter, and a mixer of its bits."""
+
+    def __init__(self, seed):
+        self.counter = seed
+
+    def bits(self):
+        mask = 2**64 - 1
+        self.counter = (self.counter + 0x9E3779B97F4A7C15) & mask
+        z = self.counter
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    def rand(self):
+        return (self.bits() >> 11) / 2**53
+
+
+def noise_of(kind, pct, seed, step):
+    """The noise of a step: timm's formulas, over a stream of their own for each step."""
+    seeds = SplitMix64(seed)
+    for _ in range(step):
+        stream = seeds.bits()
+    generator = SplitMix64(stream)
+    if kind == "uniform":
+        return 2 * (generator.rand() - 0.5) * pct
+    while True:  # a normal number within the limit, by von Neumann's rejection
+        noise = 2 * (generator.rand() - 0.5) * pct
+        if generator.rand() < math.exp(-noise * noise / 2):
+            return noise

@@ -188,6 +188,44 @@ def test_the_textbook_history_is_told_as_in_a_textbook():
                 "plateau starts: bad 1 of 5",
             ],
         ),
+        (
+            [3, 1, NAN, 0.1, 0.1, 0],
+            {"rule": "band", "target": 1, "growth": 10, "max_lr": 0.1},
+            [
+                "above the band: cut {}",
+                "within the band",
+                "NaN",
+                "below the band: raised 0.01 -> 0.1",
+                "below the band: raise due, rate at its ceiling",
+                "within the band",
+            ],
+        ),
+        (
+            [3, 0.1, 3],
+            {"rule": "band", "target": 1, "min_steps": 3, "min_lr": 0.1},
+            ["above the band", "below the band", "above: cut due, rate at its floor"],
+        ),
+        (
+            [3, 2, 1, 1, 0.5, 0.4],
+            {"rule": "greedy", "patience": 1, "max_lr": 1, "raise_cooldown": 1},
+            [
+                "better: good 1 of 1",
+                "good 2 > patience 1: raised 0.1 -> 1",
+                "cooldown: ignored, the last",
+                "better: good 1 of 1",
+                "good 2 > patience 1: raise due, rate at its ceiling",
+                "cooldown: ignored, the last",
+            ],
+        ),
+        (
+            [NAN, NAN, NAN],
+            {"rule": "greedy", "patience": 0, "min_lr": 0.02, "reset_at_min": 2},
+            [
+                "bad 1 > patience 0: cut 0.1 -> 0.02",
+                "cut 2 at the floor: begun anew, raised 0.02 -> 0.1",
+                "bad 1 > patience 0: cut 0.1 -> 0.02",
+            ],
+        ),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -250,13 +288,15 @@ def test_words_of_optional_parts_fit_the_record(seed):
     history = torch.tensor([r.choice([NAN, INF, 1.0, 2.0, r.random()]) for _ in range(40)]).double()
     result = replay(history, lr=0.1, record="all", **keywords)
     rows, bad = annotate(history, result), 0
-    improved, reduced, fired = (
-        getattr(result, name)[:, 0].tolist() for name in ("improved", "reduced", "fired")
+    improved, reduced, raised, fired = (
+        getattr(result, name)[:, 0].tolist() for name in ("improved", "reduced", "raised", "fired")
     )
     for i, row in enumerate(rows):
+        assert (row.event == "raised") == raised[i]
         assert (row.event == "cut") == reduced[i]
-        assert (row.event in ("cut", "due")) == fired[i]
-        assert (row.event == "better") == improved[i]
+        assert (row.event in ("cut", "raised", "due")) == fired[i]
+        if keywords.get("rule") != "band":  # which asks for no best
+            assert (row.event == "better") == (improved[i] and not fired[i])
         if " of " in row.words and "bad" in row.words:
             assert row.bad == bad + 1 == int(row.words.split("bad ")[1].split()[0])
         elif row.bad > bad:  # Keras goes on counting where nothing was lowered

@@ -183,7 +183,7 @@ def test_every_setting_of_the_table_is_an_option(run, command):
     shown = run(command, "--help").stdout
     assert [name for name in SETTINGS if f"--{name.replace('_', '-')} " not in shown] == []
     words = {name: row.words[-1] for name, row in SETTINGS.items() if row.words}
-    halves = dict.fromkeys(["factor", "smoothing", "warmup_start_factor"], "0.5")
+    halves = dict.fromkeys(["factor", "smoothing", "warmup_start_factor", "noise_pct"], "0.5")
     given = {**dict.fromkeys(SETTINGS, "2"), **halves, **words}
     flags = [word for name, text in given.items() for word in (f"--{name.replace('_', '-')}", text)]
     seeds = [] if command == "sweep" else ["--run", "0"]

@@ -62,6 +62,7 @@ class Run:
                 for floor, count in zip(keywords["min_lr"], counts, strict=True)
             ]
             keywords["min_lr"] = [floor for each in floors for floor in each]
+            keywords |= {name: first[name] for name in ("rule",) if name in first}
         if self.uniform and isinstance(first["min_lr"], list):
             keywords["min_lr"] = first["min_lr"] * len(counts)
         return PlateauLanes(
@@ -114,7 +115,9 @@ class Run:
             "cooldown_counter",
             "improved",
             "reduced",
+            "raised",
             "num_reductions",
+            "num_increases",
             "finished",
             "at_min_lr",
         ):

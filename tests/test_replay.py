@@ -12,12 +12,13 @@ from oracle import OneLane, TorchLanes, assert_same_state, same_bits
 from torch_plateau import PlateauLanes, replay
 
 REPLAYED = [name for name in FEATURES if name not in ("mask", "events")]
-STEPPED = ("improved", "reduced", "best", "num_bad_epochs", "cooldown_counter", "lr")
+STEPPED = ("improved", "reduced", "raised", "best", "num_bad_epochs", "cooldown_counter", "lr")
 
 
 def spread(each, groups):
     """Settings of PlateauLanes from those of every lane."""
     keywords = {name: [chosen[name] for chosen in each] for name in each[0]}
+    keywords |= {name: each[0][name] for name in ("rule",) if name in keywords}
     floors = zip(keywords["min_lr"], groups, strict=True)
     keywords["min_lr"] = [
         floor for given, count in floors

@@ -232,7 +232,7 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
     }
   }
   reduced += cut_fired(lanes, step, *now);
-  return {reduced, improved};
+  return {reduced, improved, false};
 }
 
 PLATEAU_MULTIVERSION Stepped step_f32(const Lanes& lanes, const Metrics& metrics) {

@@ -10,6 +10,7 @@ namespace {
 template <class T>
 Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active) noexcept {
   Stepped done;
+  done.published = lanes.state.noise != nullptr;
   for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
     int outcome = 0;
     if (!active || active[lane]) {
@@ -22,6 +23,7 @@ Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t
     lanes.state.outcome[lane] = static_cast<std::uint8_t>(outcome);
     done.reduced += (outcome & kReduced) != 0;
     done.improved |= (outcome & kImproved) != 0;
+    done.published |= (outcome & kRaised) != 0;
   }
   return done;
 }

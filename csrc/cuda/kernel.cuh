@@ -226,11 +226,11 @@ __global__ void __launch_bounds__(kGroupThreads)
     offsets[mine] = lanes.first_group(lane);
     if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
   }
-  if (__syncthreads_or(ask & (kAskCut | kAskWarmUp))) {
+  if (__syncthreads_or(ask & kAskRates)) {
     for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];
          group += blockDim.x) {
       const int owner = owner_of(offsets, range.count, group);
-      if (!(asked[owner] & (kAskCut | kAskWarmUp))) continue;
+      if (!(asked[owner] & kAskRates)) continue;
       const std::int64_t owned = range.begin + owner;
       const int bits =
           step_group<T>(lanes, owned, group, lanes.age(owned) + 1, asked[owner], values[owner]);

@@ -17,17 +17,17 @@ struct Cut {
   double rate;
 
   PLATEAU_HD bool lowered() const noexcept { return rate < old; }
+  PLATEAU_HD bool raised() const noexcept { return rate > old; }
 };
 
-/// Lowers the rate of one group of a lane that fired. In a warm-up the published rate is not the
-/// master's copy for a good reason, and does not count.
-PLATEAU_HD inline Cut cut_group(const Lanes& lanes, std::int64_t lane, std::int64_t group,
-                                bool warming = false) noexcept {
+/// Lowers the rate of one group of a lane that fired.
+PLATEAU_HD inline Cut cut_group(const Lanes& lanes, std::int64_t lane,
+                                std::int64_t group) noexcept {
   const Settings& settings = lanes.settings;
   double& master = lanes.state.rate[group];
   float& published = lanes.state.published[group];
   Cut done;
-  done.old = warming ? master : current_rate(master, published);
+  done.old = current_rate(master, published);
   done.rate = cut(done.old, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
   if (done.lowered()) {
     master = done.rate;

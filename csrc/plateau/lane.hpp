@@ -9,6 +9,7 @@
 #include "plateau/config.hpp"
 #include "plateau/fire.hpp"
 #include "plateau/lanes.hpp"
+#include "plateau/noise.hpp"
 #include "plateau/rule.hpp"
 
 namespace plateau {
@@ -25,9 +26,15 @@ enum Reason : std::uint8_t {
   kBad,
   kCutByNan,  ///< NaN: cut now
   kDiverged,  ///< past `diverge_at`: the lane is finished, and nothing else counts
+  kAbove,     ///< the band: cut
+  kBelow,     ///< the band: raise
+  kWithin,    ///< the band
+  kGood,      ///< better, by a rule that raises the rates after enough such steps
+  kAnew,      ///< at its floor too often: the lane begins anew
 };
 constexpr const char* kReasons =
-    "passed skipped froze collecting warming cooling better bad nan diverged";
+    "passed skipped froze collecting warming cooling better bad nan diverged above below within "
+    "good anew";
 
 /// Bits beside the reason.
 enum Also : std::uint8_t {
@@ -41,8 +48,8 @@ enum Also : std::uint8_t {
 struct Told {
   std::uint8_t why = kPassed;  ///< Reason and Also bits
   double gate = 0;             ///< what the value had to beat
-  /// How far of how much: values collected, steps of the warm-up, of the cooldown that are left, or
-  /// bad steps of those borne by the patience in force.
+  /// How far of how much: values collected, steps of the warm-up, of the cooldown that are left,
+  /// bad or good steps of those borne by the patience in force, or cuts due at the floor.
   std::int32_t count = 0, limit = 0;
 
   PLATEAU_HD void say(int reason, std::int64_t how_far = 0, std::int32_t of = 0) noexcept {
@@ -55,9 +62,15 @@ struct Told {
 /// What the first half of a lane's step asks of the second.
 enum Ask : int {
   kAskImproved = 1,
-  kAskCut = 2,     ///< lower the rates
-  kAskWarmUp = 4,  ///< publish the rates times the warm-up's factor
-  kAskFinish = 8,  ///< the lane's steps are used up
+  kAskCut = 2,      ///< lower the rates
+  kAskWarmUp = 4,   ///< publish the rates times the warm-up's factor
+  kAskFinish = 8,   ///< the lane's steps are used up
+  kAskRaise = 16,   ///< raise the rates
+  kAskAnew = 32,    ///< set the rates to those that the lane began with
+  kAskNoise = 64,   ///< publish the rates with the lane's noise
+  kAskQuiet = 128,  ///< and go by the masters: what is published is noisy still
+  kAskMove = kAskCut | kAskRaise | kAskAnew,
+  kAskRates = kAskMove | kAskWarmUp | kAskNoise,  ///< what is for the second half
 };
 
 PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
@@ -74,17 +87,27 @@ PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
   return (improved ? kImproved : 0) | (fired ? kFired : 0);
 }
 
-/// The mean of the last `window` values, the new one included, added up from the oldest on.
+/// The mean of the last `window` values, the new one included, added up from the oldest on; for a
+/// greedy lane kept as a sum that the newest enters and the oldest leaves, and only added up anew
+/// after an infinite value.
 PLATEAU_HD inline double windowed(const Lanes& lanes, std::int64_t lane, std::int32_t window,
                                   double value) noexcept {
   const auto row = [&](std::int64_t i) -> double& {
     return lanes.state.recent[(i % lanes.window_rows) * lanes.n + lane];
   };
   const std::int64_t last = lanes.state.pushed[lane]++;
-  row(last) = value;
   const std::int64_t first = last + 1 < window ? 0 : last + 1 - window;
-  double sum = 0.0;
-  for (std::int64_t i = first; i <= last; ++i) sum += row(i);
+  double sum = kNone;
+  if (lanes.settings.rule.all == kGreedy) {
+    sum = lanes.state.recent_sum[lane] + value;
+    if (first > 0) sum -= row(first - 1);  // in the row of the new one, where there are no more
+  }
+  row(last) = value;
+  if (!is_finite(sum)) {
+    sum = 0.0;
+    for (std::int64_t i = first; i <= last; ++i) sum += row(i);
+  }
+  if (lanes.settings.rule.all == kGreedy) lanes.state.recent_sum[lane] = sum;
   return sum / static_cast<double>(last + 1 - first);
 }
 
@@ -175,6 +198,73 @@ PLATEAU_HD inline void pass_by(const Lanes& lanes, std::int64_t lane) noexcept {
   ++lanes.state.last_cut[lane];
 }
 
+/// Draws the noise of a step. Returns Ask bits.
+PLATEAU_HD inline int draw_noise(const Lanes& lanes, std::int64_t lane, std::int64_t step,
+                                 bool warming) noexcept {
+  if (!lanes.state.noise) return 0;
+  const Settings& settings = lanes.settings;
+  double& noise = lanes.state.noise[lane];
+  const int was_noisy = noise != 0.0 ? kAskQuiet | kAskNoise : 0;
+  const std::int32_t from = settings.noise_from[lane], until = settings.noise_until[lane];
+  const bool noisy =
+      !warming && from != kNoLimit && step >= from && (until == kNoLimit || step < until);
+  noise = noisy ? noise_of(settings.noise_type[lane], settings.noise_pct[lane],
+                           settings.noise_seed[lane], step)
+                : 0.0;
+  return was_noisy | (noisy ? kAskNoise : 0);
+}
+
+/// What a band asks for by a value. Returns Ask bits. `may_move`: the lane is old enough.
+PLATEAU_HD inline int judge_by_band(const Lanes& lanes, std::int64_t lane, double value,
+                                    bool may_move, Told& told) noexcept {
+  const double target = lanes.settings.target[lane], width = lanes.settings.width[lane];
+  const int side = side_of_band(value, target, width);
+  if (lanes.state.at_min_steps && side <= 0) lanes.state.at_min_steps[lane] = 0;
+  if (side > 0) count_at_min(lanes, lane);
+  told.gate = side > 0 ? target * width : target / width;
+  told.say(side > 0 ? kAbove : side < 0 ? kBelow : kWithin);
+  return side == 0 || !may_move ? 0 : side > 0 ? kAskCut : kAskRaise;
+}
+
+/// The rate that a step asks for in place of `rate`.
+PLATEAU_HD inline double asked_rate(const Lanes& lanes, std::int64_t lane, std::int64_t group,
+                                    int ask, double rate) noexcept {
+  const Settings& settings = lanes.settings;
+  if (ask & kAskAnew) return lanes.state.start_rate[group];
+  if (settings.rule.all == kBand) {
+    return ask & kAskRaise ? raise_in_band(rate, settings.growth[lane], settings.max_lr[group])
+                           : lower_in_band(rate, settings.growth[lane], settings.min_lr[group]);
+  }
+  return ask & kAskRaise
+             ? raise(rate, settings.factor[lane], settings.max_lr[group], settings.eps[lane])
+             : cut(rate, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
+}
+
+/// One more cut is due in a greedy lane. Whether it is one too many with all rates at the floor:
+/// then the lane has forgotten all by which it decides. `ask`: of the step so far.
+template <class T>
+PLATEAU_HD bool begins_anew(const Lanes& lanes, std::int64_t lane, int ask,
+                            bool maximize) noexcept {
+  const State& state = lanes.state;
+  const std::int32_t most = lanes.settings.reset_at_min[lane];
+  if (most == kNoLimit) return false;
+  const std::int64_t last = lanes.first_group(lane + 1);
+  for (std::int64_t group = lanes.first_group(lane); group < last; ++group) {
+    const double now = ask & kAskQuiet ? state.rate[group]
+                                       : current_rate(state.rate[group], state.published[group]);
+    if (asked_rate(lanes, lane, group, kAskCut, now) > lanes.settings.min_lr[group]) return false;
+  }
+  if (++state.floor_cuts[lane] < most) return false;
+  static_cast<T*>(state.best)[lane] = static_cast<T>(maximize ? -kInfinity : kInfinity);
+  if (state.recent) state.pushed[lane] = 0;
+  state.recent_sum[lane] = 0.0;
+  if (state.smooth) {
+    state.smooth[lane] = 0.0;
+    state.smooth_rest[lane] = 1.0;
+  }
+  return true;
+}
+
 /// The first half of a step: all but the rates. `step` is the lane's own number of it, from 1.
 /// Returns Ask bits; `metric` becomes what decided.
 template <class T>
@@ -199,8 +289,9 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   const std::int32_t warmup = settings.warmup_steps[lane];
   const bool warming = step <= warmup;
   const std::int32_t most = settings.max_steps[lane];
-  const int always =
-      (warming ? kAskWarmUp : 0) | (most != kNoLimit && step >= most ? kAskFinish : 0);
+  const int always = (warming ? kAskWarmUp : 0) |
+                     (most != kNoLimit && step >= most ? kAskFinish : 0) |
+                     draw_noise(lanes, lane, step, warming);
   const bool may_cut = step >= settings.min_steps[lane];
   if (on_nan == kNanCut && may_cut) {
     told.say(kCutByNan);
@@ -218,7 +309,12 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
     told.say(kDiverged);
     return always;
   }
-  const bool improved = beats(metric, bar, gate.maximize);
+  const std::uint8_t rule = settings.rule.all;
+  const std::uint8_t counting = settings.counting[lane];
+  std::int32_t& clock = lanes.state.clock[lane];
+  const bool cooling = clock < (counting == kKeras ? -1 : 0);
+  // a greedy lane that rests has no eyes for a new best either
+  const bool improved = beats(metric, bar, gate.maximize) && !(rule == kGreedy && cooling);
   const bool gain = !improved && beats(metric, best, gate.maximize);
   if (improved) {
     best = static_cast<T>(metric);
@@ -230,15 +326,27 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
     told.say(kWarming, step, warmup);
     return ask;
   }
-  std::int32_t& clock = lanes.state.clock[lane];
-  const std::uint8_t counting = settings.counting[lane];
-  const bool cooling = clock < (counting == kKeras ? -1 : 0);
+  if (rule == kBand) return ask | judge_by_band(lanes, lane, metric, may_cut, told);
   clock = counting == kKeras ? tick_keras(clock, improved) : tick(clock, improved);
   if (improved && lanes.state.at_min_steps) lanes.state.at_min_steps[lane] = 0;
   if (!improved && !cooling) count_at_min(lanes, lane);
   const std::int32_t first = settings.initial_patience[lane];
   const bool is_first = first >= 0 && !(flags_of(lanes, lane) & kOnceFired);
   const std::int32_t patience = is_first ? first : settings.patience[lane];
+  const std::int32_t bears = borne(patience, counting);
+  if (rule == kGreedy) {
+    std::int32_t& good = lanes.state.good_steps[lane];
+    good = improved ? good + 1 : 0;
+    if (improved) {
+      told.say(kGood | (is_first ? kAlsoFirst : 0), good, patience);
+      return ask | (may_cut && fires(good, bears) ? kAskRaise : 0);
+    }
+  }
+  const bool due = may_cut && fires(clock, bears);
+  if (due && rule == kGreedy && begins_anew<T>(lanes, lane, ask, gate.maximize)) {
+    told.say(kAnew, lanes.state.floor_cuts[lane], settings.reset_at_min[lane]);
+    return ask | kAskAnew;
+  }
   if (cooling) {
     told.say(kCooling, clock < 0 ? -clock : 0, settings.cooldown[lane]);
   } else if (improved) {
@@ -246,7 +354,7 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   } else {
     told.say(kBad | (is_first ? kAlsoFirst : 0) | (gain ? kAlsoGain : 0), clock, patience);
   }
-  return ask | (may_cut && fires(clock, borne(patience, counting)) ? kAskCut : 0);
+  return ask | (due ? kAskCut : 0);
 }
 
 PLATEAU_HD inline std::int64_t take_ticket(std::int64_t* counter) noexcept {
@@ -259,7 +367,7 @@ PLATEAU_HD inline std::int64_t take_ticket(std::int64_t* counter) noexcept {
 #endif
 }
 
-/// Writes a cut down, over the oldest one.
+/// Writes a rate that was moved down, over the oldest one.
 template <class T>
 PLATEAU_HD void record(const Lanes& lanes, std::int64_t lane, std::int64_t group, std::int64_t step,
                        const Cut& cut, double metric) noexcept {
@@ -279,6 +387,7 @@ PLATEAU_HD void record(const Lanes& lanes, std::int64_t lane, std::int64_t group
 enum Done : int {
   kDoneReduced = 1,
   kDoneRoom = 2,  ///< the rate could be lowered once more
+  kDoneRaised = 4,
 };
 
 /// The second half of a step, for one group of a lane that asked for it. Returns Done bits.
@@ -287,33 +396,66 @@ PLATEAU_HD int step_group(const Lanes& lanes, std::int64_t lane, std::int64_t gr
                           std::int64_t step, int ask, double metric) noexcept {
   const Settings& settings = lanes.settings;
   const std::int32_t warmup = settings.warmup_steps[lane];
+  double& master = lanes.state.rate[group];
+  float& published = lanes.state.published[group];
+  // in a warm-up or with noise the published rate is not the master's copy for a good reason
+  const double old = step <= warmup || (ask & kAskQuiet) ? master : current_rate(master, published);
   int done = 0;
-  if (ask & kAskCut) {
-    const Cut now = cut_group(lanes, lane, group, step <= warmup);
-    if (now.lowered()) {
-      done |= kDoneReduced;
+  if (ask & kAskNoise) master = old;  // which is what noise is put on, whoever wrote it
+  if (ask & kAskMove) {
+    Cut now;
+    now.old = old;
+    now.rate = asked_rate(lanes, lane, group, ask, now.old);
+    if (now.rate != now.old) {
+      master = now.rate;
+      published = static_cast<float>(now.rate);
+      done |= now.lowered() ? kDoneReduced : kDoneRaised;
       record<T>(lanes, lane, group, step, now, metric);
     }
-    const double next =
-        cut(now.rate, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
-    if (next < now.rate) done |= kDoneRoom;
+    if (asked_rate(lanes, lane, group, kAskCut, now.rate) < now.rate) done |= kDoneRoom;
   }
+  if (ask & kAskNoise) published = static_cast<float>(master + master * lanes.state.noise[lane]);
   if (ask & kAskWarmUp) {
-    lanes.state.published[group] = static_cast<float>(
-        lanes.state.rate[group] * warm_up(settings.warmup_start_factor[lane], warmup, step));
+    published =
+        static_cast<float>(master * warm_up(settings.warmup_start_factor[lane], warmup, step));
   }
   return done;
+}
+
+/// end_fire() of a lane whose rates may rise.
+PLATEAU_HD inline int end_move(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
+                               int done) noexcept {
+  const Settings& settings = lanes.settings;
+  const State& state = lanes.state;
+  const bool reduced = done & kDoneReduced, raised = done & kDoneRaised;
+  if (settings.rule.all == kGreedy) {
+    const bool rises = ask & kAskRaise;
+    const std::int32_t rest = rises ? settings.raise_cooldown[lane] : settings.cooldown[lane];
+    const bool moved = rises ? raised : reduced || (ask & kAskAnew);
+    state.clock[lane] = after_fire(state.clock[lane], rest, moved, settings.counting[lane]);
+    state.good_steps[lane] = 0;
+    if (!(ask & kAskCut)) state.floor_cuts[lane] = 0;
+  }
+  if (reduced) {
+    count_up(state.num_reductions[lane]);
+    state.last_cut[lane] = step;
+  }
+  if (raised) count_up(state.num_increases[lane]);
+  return kFired | (reduced ? kReduced : 0) | (raised ? kRaised : 0);
 }
 
 /// The end of a step, when all groups of the lane are done. Returns Outcome bits.
 PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
                                int done) noexcept {
   int outcome = ask & kAskImproved ? kImproved : 0;
-  if (ask & kAskCut) {
-    outcome |= end_fire(lanes, lane, step + lanes.state.born[lane], done & kDoneReduced,
-                        lanes.state.clock[lane]);
+  if (ask & kAskMove) {
+    const std::int64_t number = step + lanes.state.born[lane];
+    outcome |= lanes.settings.rule.all == kPlateau
+                   ? end_fire(lanes, lane, number, done & kDoneReduced, lanes.state.clock[lane])
+                   : end_move(lanes, lane, number, ask, done);
     if (lanes.state.flags) {
-      const std::uint8_t flags = lanes.state.flags[lane] | kOnceFired;
+      const int first = ask & kAskRaise ? 0 : kOnceFired;
+      const auto flags = static_cast<std::uint8_t>(lanes.state.flags[lane] | first);
       lanes.state.flags[lane] =
           static_cast<std::uint8_t>(done & kDoneRoom ? flags & ~kAtMin : flags | kAtMin);
     }
@@ -332,7 +474,7 @@ PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t ste
                          Told& told) noexcept {
   const int ask = begin_step<T>(lanes, lane, step, metric, told);
   int done = 0;
-  if (ask & (kAskCut | kAskWarmUp)) {
+  if (ask & kAskRates) {
     const std::int64_t first = lanes.first_group(lane);
     const std::int64_t last = lanes.first_group(lane + 1);
     for (std::int64_t group = first; group < last; ++group) {

@@ -3,8 +3,9 @@
 // lane, on any device, calls these functions; the semantics stand nowhere else.
 //
 // It is torch 2.13's torch.optim.lr_scheduler.ReduceLROnPlateau.step, branch for branch, in
-// float64. Build it without contraction (-ffp-contract=off, --fmad=false): Python rounds after
-// each operation, so must we.
+// float64; and where rates may rise transformers 5.23's GreedyLR.step, and the band around a KL
+// divergence that PPO code keeps. Build it without contraction (-ffp-contract=off, --fmad=false):
+// Python rounds after each operation, so must we.
 #pragma once
 
 #include <cstdint>
@@ -87,6 +88,30 @@ PLATEAU_HD inline double cut(double rate, double factor, double min_lr, double e
   const double scaled = rate * factor;
   const double lowered = min_lr > scaled ? min_lr : scaled;
   return rate - lowered > eps ? lowered : rate;
+}
+
+/// The rate after a raise, as cut() lowers it: a ceiling below the rate never lowers it.
+PLATEAU_HD inline double raise(double rate, double factor, double max_lr, double eps) noexcept {
+  const double scaled = rate / factor;
+  const double raised = max_lr < scaled ? max_lr : scaled;
+  return raised - rate > eps ? raised : rate;
+}
+
+/// On which side of the band around `target` a value lies: 1 above, -1 below, 0 within. What is not
+/// above zero is never below, and NaN is within.
+PLATEAU_HD inline int side_of_band(double value, double target, double width) noexcept {
+  if (value > target * width) return 1;
+  return (value < target / width) & (value > 0.0) ? -1 : 0;
+}
+
+/// The rate after a step of a band: a rate beyond its bounds comes back to them.
+PLATEAU_HD inline double lower_in_band(double rate, double growth, double min_lr) noexcept {
+  const double scaled = rate / growth;
+  return scaled > min_lr ? scaled : min_lr;
+}
+PLATEAU_HD inline double raise_in_band(double rate, double growth, double max_lr) noexcept {
+  const double scaled = rate * growth;
+  return scaled < max_lr ? scaled : max_lr;
 }
 
 /// The float64 rate of a group. The master, unless somebody wrote the published copy since: then

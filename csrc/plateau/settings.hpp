@@ -34,6 +34,12 @@ constexpr const char* kOnNans = "bad skip cut freeze";
 enum Counting : std::uint8_t { kTorch, kKeras, kOptax };
 constexpr const char* kCountings = "torch keras optax";
 
+enum Rule : std::uint8_t { kPlateau, kBand, kGreedy };
+constexpr const char* kRules = "plateau band greedy";
+
+enum NoiseType : std::uint8_t { kNormal, kUniform };
+constexpr const char* kNoiseTypes = "normal uniform";
+
 /// The numbers that a setting or a field of the state may hold, as errors call them. Of integers
 /// whole ones only.
 struct Domain {
@@ -55,6 +61,10 @@ constexpr Domain kCounts{0, kMost, "an integer from 0 to 2147483646"};
 constexpr Domain kSome{1, kMost, "an integer from 1 to 2147483646"};
 constexpr Domain kSteps{0, 0x1p53, "an integer of 0 or more", false, true};
 constexpr Domain kMultiples{1, kInfinity, "finite and at least 1", false, true};
+constexpr Domain kPositive{0, kInfinity, "finite and above 0", true, true};
+constexpr Domain kAboveOne{1, kInfinity, "finite and above 1", true, true};
+constexpr double kMostRate = std::numeric_limits<float>::max();  // float32, as rates are published
+constexpr Domain kCeilings{0, kMostRate, "not negative and below 3.4e38", false, true};
 
 enum class Of : std::uint8_t { kLane, kGroup, kCount, kBatch, kWindow, kEvent };
 
@@ -125,7 +135,34 @@ constexpr std::int32_t kNoLimit = std::numeric_limits<std::int32_t>::max();
   X(warmup_steps, std::int32_t, kLane, 0, kCounts, kAnyOther,                                      \
     "Steps in which the rate rises in a straight line; metrics count for best alone meanwhile.")   \
   X(warmup_start_factor, double, kLane, 0.0, kUnit, kNever,                                        \
-    "What a warm-up begins with, as a share of the rate.")
+    "What a warm-up begins with, as a share of the rate.")                                         \
+  X(rule, std::uint8_t, kBatch, kPlateau, kRules, kAnyOther & ~(1U << kPlateau),                   \
+    "What moves the rates of all lanes: a plateau lowers them, band steers the metric to a "       \
+    "target, "                                                                                     \
+    "greedy raises them too, where the metric goes on improving.")                                 \
+  X(max_lr, double, kGroup, kMostRate, kCeilings, kNever, "Ceiling of a rate that may rise.")      \
+  X(target, double, kLane, kInfinity, kPositive, kNever,                                           \
+    "What band, which needs it, steers the metric to.")                                            \
+  X(width, double, kLane, 2.0, kMultiples, kNever,                                                 \
+    "With band a metric above width * target lowers the rate, and one below target / width, but "  \
+    "above 0, raises it.")                                                                         \
+  X(growth, double, kLane, 1.5, kAboveOne, kNever,                                                 \
+    "What band divides or multiplies the rate by; factor, eps, patience and cooldown are not for " \
+    "it.")                                                                                         \
+  X(raise_cooldown, std::int32_t, kLane, 0, kCounts, kNever,                                       \
+    "With greedy, steps after a raise in which nothing counts.")                                   \
+  X(reset_at_min, std::int32_t, kLane, kNoLimit, kSome, kNever,                                    \
+    "With greedy, so many cuts due with all rates at min_lr begin the lane anew.")                 \
+  X(noise_from, std::int32_t, kLane, kNoLimit, kCounts, kAnyOther,                                 \
+    "The step from which on the published rate is noisy: rate + rate * noise, the same for all "   \
+    "rates of the lane, and undone before the next step decides.")                                 \
+  X(noise_until, std::int32_t, kLane, kNoLimit, kCounts, kNever,                                   \
+    "The step from which on it is not any more.")                                                  \
+  X(noise_pct, double, kLane, 0.67, kInside, kNever, "Bound of the noise, a share of the rate.")   \
+  X(noise_type, std::uint8_t, kLane, kNormal, kNoiseTypes, kNever,                                 \
+    "Noise is standard normal, drawn anew where it passes noise_pct, or uniform up to there.")     \
+  X(noise_seed, std::int32_t, kLane, 42, kCounts, kNever,                                          \
+    "What noise follows from, besides the lane's step; lanes of one seed have the same noise.")
 
 struct Settings {
 #define PLATEAU_FIELD(name, type, of, off, domain, part, help) \

@@ -22,7 +22,8 @@ using Pointer = std::conditional_t<std::is_same_v<T, Best>, void*, T*>;
 enum Outcome : std::uint8_t {
   kImproved = 1,  ///< the metric beat the gate and became `best`
   kReduced = 2,   ///< at least one of the lane's rates was lowered
-  kFired = 4,     ///< a cut was due, whether or not a rate could be lowered
+  kFired = 4,     ///< a cut or a raise was due, whether or not a rate could be moved
+  kRaised = 8,    ///< at least one of the lane's rates was raised
 };
 
 /// Bits of a lane's flags.
@@ -47,13 +48,14 @@ constexpr const char* kStopReasons =
     "none nan diverged target patience floor max_reductions max_steps pruned";
 constexpr Domain kStops{0, kPruned, "a code from 0 to 8"};
 constexpr Domain kFlags{0, 7, "flags from 0 to 7"};
-constexpr Domain kOutcomes{0, 7, "bits from 0 to 7"};
+constexpr Domain kOutcomes{0, 15, "bits from 0 to 15"};
 constexpr Domain kClocks{-kMost, kMost, "an integer from -2147483646 to 2147483646"};
 // Half of what fits, so that steps can count on for longer than any run.
 constexpr Domain kTallies{0, 0x1p30, "an integer from 0 to 1073741824"};
 constexpr Domain kHeld{0, std::numeric_limits<float>::max(),
                        "finite, not negative and at most 3.4e38, as float32 is"};
 constexpr Domain kAnything{kInfinity, -kInfinity, "anything"};  // NaN too
+constexpr Domain kNoises{-1, 1, "above -1 and below 1", true, true};
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
 
@@ -97,7 +99,12 @@ constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
   X(events_old_rate, double, kEvent, 0, kAnything, events)          \
   X(events_new_rate, double, kEvent, 0, kAnything, events)          \
   X(events_metric, double, kEvent, 0, kAnything, events)            \
-  X(events_best, double, kEvent, 0, kAnything, events)
+  X(events_best, double, kEvent, 0, kAnything, events)              \
+  X(num_increases, std::int32_t, kLane, 0, kTallies, rule)          \
+  X(good_steps, std::int32_t, kLane, 0, kTallies, rule)             \
+  X(floor_cuts, std::int32_t, kLane, 0, kTallies, rule)             \
+  X(recent_sum, double, kLane, 0, kAnything, rule)                  \
+  X(noise, double, kLane, 0, kNoises, noise_from)
 
 /// Pointers to the fields; null for those that these lanes do not have. Nothing here is owned.
 struct State {

@@ -20,6 +20,7 @@ double read(const void* element, Dtype dtype) noexcept;
 struct Stepped {
   std::int64_t reduced = 0;  ///< lanes that had a rate lowered
   bool improved = false;     ///< whether any lane's `best` was written
+  bool published = false;    ///< whether any rate was raised, or published with noise
 };
 
 /// @brief Advance every lane by one metric, on the calling thread.

@@ -245,7 +245,7 @@ class Batch {
   std::int64_t tell(const Stepped& done) const noexcept {
     if (best_is_out_ && done.improved) {
       written(rates_and_best_);
-    } else if (done.reduced > 0) {
+    } else if (done.reduced > 0 || done.published) {
       written(rates_);
     }
     return done.reduced;

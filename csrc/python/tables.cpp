@@ -102,6 +102,7 @@ Bits bits() {
   Bits bits;
   bits["improved"] = static_cast<int>(kImproved);
   bits["reduced"] = static_cast<int>(kReduced);
+  bits["raised"] = static_cast<int>(kRaised);
   bits["fired"] = static_cast<int>(kFired);
   bits["finished"] = static_cast<int>(kFinished);
   bits["at_min"] = static_cast<int>(kAtMin);

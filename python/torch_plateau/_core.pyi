@@ -215,6 +215,6 @@ FIRED: int = 1
 LANES_PER_COUNT: int = 256
 MOVED: int = -2
 RATES_CHANGED: int = 2
-REASONS: str = "passed skipped froze collecting warming cooling better bad nan diverged"
+REASONS: str = "passed skipped froze collecting warming cooling better bad nan diverged above below within good anew"
 STOP_REASONS: str = "none nan diverged target patience floor max_reductions max_steps pruned"
 UNREADABLE: int = -1

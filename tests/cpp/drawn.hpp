@@ -73,6 +73,7 @@ struct Draw {
   Form form;
   Each each = Each::kNone;
   bool parts = false;
+  Rule rule = kPlateau;  // another than this is not drawn
 };
 
 inline Choices<Vector> drawn_settings(const Draw& draw) {
@@ -84,13 +85,15 @@ inline Choices<Vector> drawn_settings(const Draw& draw) {
 #define PLATEAU_FIELD(name, type, of, off, domain, part, help)                               \
   {                                                                                          \
     const bool parts = draw.parts && below(3) > 0;                                           \
-    const bool each = draw.each == Each::kAll || (draw.each == Each::kFew && below(4) == 0); \
+    const bool some = draw.each == Each::kAll || (draw.each == Each::kFew && below(4) == 0); \
+    const bool each = some && Of::of != Of::kBatch;                                          \
     pick(settings.name, allowed(domain, static_cast<type>(off), part, parts),                \
          each && ((part) == kNever || parts),                                                \
          Of::of == Of::kGroup ? draw.form.groups() : draw.form.n);                           \
   }
   PLATEAU_SETTINGS(PLATEAU_FIELD)
 #undef PLATEAU_FIELD
+  if (draw.rule != kPlateau) settings.rule = draw.rule;
   return settings;
 }
 

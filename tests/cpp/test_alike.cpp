@@ -174,7 +174,7 @@ void a_replay_writes_down_what_each_step_tells_and_every_reason_there_is() {
       }
     }
   }
-  CHECK(reasons.size() == kDiverged + 1);
+  CHECK(reasons.size() == kAnew + 1);
   CHECK((bits & ~kReasonBits) == (kAlsoFinished | kAlsoFirst | kAlsoGain));
   CHECK((stops == std::set<int>{kByNan, kByDivergence, kByTarget, kByPatience, kAtFloor,
                                 kByMaxReductions, kByMaxSteps}));

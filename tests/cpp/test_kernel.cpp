@@ -145,6 +145,30 @@ void lanes_with_optional_parts_are_stepped_as_on_the_host() {
   CHECK(cuts > 1000);
 }
 
+void lanes_whose_rates_may_rise_are_stepped_as_on_the_host() {
+  std::int64_t raises = 0;
+  for (const Rule rule : {kBand, kGreedy}) {
+    for (const Form& form : {Form{300}, owning({3, 0, 1, 40, 2, 2, 2, 900, 1})}) {
+      for (const Each each : {Each::kNone, Each::kAll, Each::kFew}) {
+        Draw draw{form, each, true};
+        draw.rule = rule;
+        Twins<double> twins(drawn<double>(draw));
+        const auto raised = [&] {
+          std::int64_t count = 0;
+          for (const std::int32_t some : twins.host.state.num_increases) count += some;
+          return count;
+        };
+        const std::int64_t before = raised();
+        for (int step = 0; step < 8; ++step) {
+          twins.step(Twin<double>(some(form.n, kDoubles)), Dtype::kFloat64);
+        }
+        raises += raised() - before;
+      }
+    }
+  }
+  CHECK(raises > 100);
+}
+
 }  // namespace
 
 int main() {
@@ -154,6 +178,7 @@ int main() {
   metrics_of_every_dtype_are_read();
   lanes_may_own_any_number_of_rates();
   lanes_with_optional_parts_are_stepped_as_on_the_host();
+  lanes_whose_rates_may_rise_are_stepped_as_on_the_host();
   test_replay();
   test_optim();
 #ifdef threadIdx  // the emulation, which counts launches and fails to order

@@ -250,6 +250,55 @@ void the_first_reason_in_the_order_of_a_step_stays() {
   CHECK(ends(steps, 0.25, kByMaxSteps));
 }
 
+void a_band_tells_on_which_side_a_value_lies() {
+  Choices<Vector> settings = bearing(0);
+  settings.rule = kBand;
+  settings.target = 1.0;
+  settings.growth = 2.0;
+  settings.max_lr = 1.0;
+  Lane lane(settings);
+  CHECK(lane.tells(3.0, kAbove, 0, 0, kImproved | kFired | kReduced));
+  CHECK(lane.gate == 2.0 && lane.held.state.rate[0] == 0.5);
+  CHECK(lane.tells(2.0, kWithin));
+  CHECK(lane.gate == 0.5);
+  CHECK(lane.tells(kNan, kWithin));
+  CHECK(lane.tells(0.25, kBelow, 0, 0, kImproved | kFired | kRaised));
+  CHECK(lane.tells(0.25, kBelow, 0, 0, kFired));  // at its ceiling
+  CHECK(lane.tells(0.0, kWithin, 0, 0, kImproved));
+  CHECK(lane.held.state.clock[0] == 0);
+}
+
+void a_greedy_lane_counts_its_good_steps_too() {
+  Choices<Vector> settings = bearing(1);
+  settings.rule = kGreedy;
+  settings.threshold = 0.0;
+  settings.raise_cooldown = 1;
+  Lane lane(settings);
+  CHECK(lane.tells(8.0, kGood, 1, 1, kImproved));
+  CHECK(lane.tells(4.0, kGood, 2, 1, kImproved | kFired | kRaised));
+  CHECK(lane.held.state.rate[0] == 2.0 && lane.held.state.num_increases[0] == 1);
+  CHECK(lane.tells(2.0, kCooling, 0, 0));
+  CHECK(lane.held.state.best[0] == 4.0);
+  CHECK(lane.tells(4.0, kBad, 1, 1));
+  CHECK(lane.tells(4.0, kBad, 2, 1, kFired | kReduced));
+  CHECK(lane.held.state.rate[0] == 1.0);
+}
+
+void a_greedy_lane_begins_anew_after_its_last_cut_at_the_floor() {
+  Choices<Vector> settings = bearing(0);
+  settings.rule = kGreedy;
+  settings.min_lr = 0.5;
+  settings.reset_at_min = 2;
+  settings.cooldown = 1;
+  Lane lane(settings);
+  lane.held.state.start_rate[0] = 1.0;
+  CHECK(lane.tells(kNan, kBad, 1, 0, kFired | kReduced));
+  CHECK(lane.tells(1.0, kCooling, 0, 1));
+  CHECK(lane.tells(kNan, kAnew, 2, 2, kFired | kRaised));
+  CHECK(lane.held.state.rate[0] == 1.0 && lane.held.state.clock[0] == -1);
+  CHECK(lane.held.state.floor_cuts[0] == 0 && lane.held.state.best[0] == kInfinity);
+}
+
 void every_reason_and_bit_was_heard() {
   std::set<int> all{kAlsoFinished, kAlsoFirst, kAlsoGain};
   int code = 0;
@@ -257,7 +306,7 @@ void every_reason_and_bit_was_heard() {
   for (const char* at = kReasons; *at; ++at) {
     if (*at == ' ') all.insert(++code);
   }
-  CHECK(code == kDiverged);
+  CHECK(code == kAnew);
   CHECK(heard == all);
 }
 
@@ -277,6 +326,9 @@ int main() {
   a_target_is_reached_by_a_metric_that_is_better_than_it();
   bad_steps_in_a_row_by_their_own_gate_finish_a_lane();
   the_first_reason_in_the_order_of_a_step_stays();
+  a_band_tells_on_which_side_a_value_lies();
+  a_greedy_lane_counts_its_good_steps_too();
+  a_greedy_lane_begins_anew_after_its_last_cut_at_the_floor();
   every_reason_and_bit_was_heard();
   std::printf("%d failures\n", failures);
   return failures != 0;

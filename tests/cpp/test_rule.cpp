@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "check.hpp"
+#include "plateau/noise.hpp"
 #include "plateau/rule.hpp"
 #include "plateau/step.hpp"
 
@@ -129,6 +130,41 @@ void a_warm_up_rises_in_a_straight_line() {
   CHECK(warm_up(0.5, 0, 1) == 1.0);
 }
 
+void a_raise_respects_ceiling_and_eps() {
+  CHECK(raise(1.0, 0.5, 9.0, 0.0) == 2.0);
+  CHECK(raise(1.0, 0.5, 1.5, 0.0) == 1.5);
+  CHECK(raise(1.0, 0.5, 1.5, 0.5) == 1.0);
+  CHECK(raise(2.0, 0.5, 1.5, 0.0) == 2.0);  // a ceiling below the rate never lowers it
+}
+
+void a_band_has_two_edges_and_brings_rates_back_to_their_bounds() {
+  CHECK(side_of_band(2.5, 1.0, 2.0) == 1);
+  CHECK(side_of_band(2.0, 1.0, 2.0) == 0);
+  CHECK(side_of_band(0.5, 1.0, 2.0) == 0);
+  CHECK(side_of_band(0.25, 1.0, 2.0) == -1);
+  CHECK(side_of_band(0.0, 1.0, 2.0) == 0);
+  CHECK(side_of_band(-1.0, 1.0, 2.0) == 0);
+  CHECK(side_of_band(kNan, 1.0, 2.0) == 0);
+  CHECK(lower_in_band(3.0, 1.5, 0.0) == 2.0);
+  CHECK(lower_in_band(1.0, 1.5, 2.0) == 2.0);
+  CHECK(raise_in_band(2.0, 1.5, 9.0) == 3.0);
+  CHECK(raise_in_band(2.0, 1.5, 1.0) == 1.0);
+}
+
+void noise_is_drawn_from_the_published_numbers_by_the_bell() {
+  const std::uint64_t published[] = {6457827717110365317U, 3203168211198807973U,
+                                     9817491932198370423U};
+  for (std::uint64_t i = 0; i < 3; ++i) CHECK(random_bits(1234567, i + 1) == published[i]);
+  for (double x = -1.0; x <= 1.0; x += 0.125) {
+    CHECK(std::fabs(bell(x) - std::exp(-x * x / 2)) < 3e-16);
+  }
+  for (std::int64_t step = 1; step < 2000; ++step) {
+    for (const std::uint8_t type : {kNormal, kUniform}) {
+      CHECK(std::fabs(noise_of(type, 0.25, 42, step)) <= 0.25);
+    }
+  }
+}
+
 void small_floats_are_read_exactly() {
   const std::uint16_t half[] = {0x3C00, 0x8000, 0x0001, 0x7BFF, 0xFC00, 0x3555};
   const double expected[] = {1.0, -0.0, 0x1p-24, 65504.0, -kInf, 0.333251953125};
@@ -159,6 +195,9 @@ int main() {
   no_count_goes_past_the_largest_patience_but_to_fire();
   averages_are_corrected_for_their_start();
   a_warm_up_rises_in_a_straight_line();
+  a_raise_respects_ceiling_and_eps();
+  a_band_has_two_edges_and_brings_rates_back_to_their_bounds();
+  noise_is_drawn_from_the_published_numbers_by_the_bell();
   small_floats_are_read_exactly();
   std::printf("%d failures\n", failures);
   return failures != 0;

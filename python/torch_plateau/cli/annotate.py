@@ -24,13 +24,13 @@ class Row:
         metric: What came.
         value: What decided: the metric, or an average of it.
         best: After the step.
-        gate: What ``value`` had to beat; infinite as long as there was no best.
+        gate: What ``value`` had to beat; infinite as long as there was no best. An edge of a band.
         bad: ``num_bad_epochs`` after the step, so 0 after a cut.
         cooldown: Steps of it that are left.
         lr: After the step: what the next epoch uses. The first rate of a lane that owns several.
         words: What happened.
-        event: ``"better"``, ``"cut"``, ``"due"`` (a cut that lowered nothing), ``"finished"``
-            (without a cut), or ``""``.
+        event: ``"better"``, ``"cut"``, ``"raised"``, ``"due"`` (a cut or a raise that moved
+            nothing), ``"finished"`` (without a cut), or ``""``.
     """
 
     epoch: int
@@ -70,13 +70,13 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> list[Row]:
     groups = _groups_of(result, lane)
     rates: list[list[float]] = result.lr[:, groups].tolist()
     before = [result.lanes.state_dict()["start_lr"][groups].tolist(), *rates]
-    cuts = [
-        _lowered(before[i], rates[i]) if reduced else ""
-        for i, reduced in enumerate(column("reduced"))
+    moves = [
+        _moved(before[i], rates[i]) if reduced or raised else ""
+        for i, (reduced, raised) in enumerate(zip(column("reduced"), column("raised"), strict=True))
     ]
     stop = [result.lanes.stop_reasons()[lane]] * result.epochs
-    told = [column(each.name) for each in fields(Step) if each.name not in ("cut", "stop")]
-    steps = [Step(*each) for each in zip(*told, cuts, stop, strict=True)]
+    told = [column(each.name) for each in fields(Step) if each.name not in ("move", "stop")]
+    steps = [Step(*each) for each in zip(*told, moves, stop, strict=True)]
     states = zip(*map(column, ("best", "num_bad_epochs", "cooldown_counter")), strict=True)
     return [
         Row(
@@ -104,8 +104,8 @@ def _groups_of(result: Replay, lane: int) -> slice:
     return slice(first, first + (1 if counts is None else counts[lane]))
 
 
-def _lowered(old: list[float], new: list[float]) -> str:
+def _moved(old: list[float], new: list[float]) -> str:
     if len(old) == 1:
         return f"{number(old[0])} -> {number(new[0])}"
-    count = sum(after < before for before, after in zip(old, new, strict=True))
+    count = sum(after != before for before, after in zip(old, new, strict=True))
     return f"{count} of {len(new)} rates"

@@ -18,6 +18,7 @@ __all__ = ["columns", "folded", "show"]
 LONG = 60  # rows that are shown as they are
 ENDS = 3  # rows kept at either end
 BEFORE, AFTER = 2, 1  # and around a cut, besides the last improvement before it
+_MOVES = ("cut", "raised")
 LEAST = 20  # characters for words; where numbers are too long columns are left out
 
 
@@ -41,7 +42,7 @@ def show(console: Console, rows: list[Row], title: str, every: bool = False) -> 
     for stretch in stretches:
         if len(stretch) == 1:
             line = [cells[name][stretch[0]] for name in numbers]
-            words, style = rows[stretch[0]].words, "bold" * (rows[stretch[0]].event == "cut")
+            words, style = rows[stretch[0]].words, "bold" * (rows[stretch[0]].event in _MOVES)
         else:
             line = ["...", *[""] * (len(numbers) - 1)]
             words, style = summary([rows[i] for i in stretch]), "dim"
@@ -88,13 +89,13 @@ def folded(rows: Sequence[Row]) -> list[range]:
     kept = {*range(ENDS), *range(size - ENDS, size)}
     better, before = 0, ""
     for i, row in enumerate(rows):
-        if row.event == "cut" or (row.event == "due" != before) or row.event == "finished":
+        if row.event in (*_MOVES, "finished") or (row.event == "due" != before):
             kept |= {better, *range(i - BEFORE, i + AFTER + 1)}
         if "NaN" in row.words and not (i and "NaN" in rows[i - 1].words):
             kept.add(i)
         if row.event == "better":
             better = i
-        before = row.event if row.event in ("cut", "due") else before
+        before = row.event if row.event in (*_MOVES, "due") else before
     shown = sorted(i for i in kept if 0 <= i < size)
     stretches = []
     for i, following in zip(shown, [*shown[1:], size], strict=True):

@@ -26,14 +26,16 @@ class Step:
     gate: float
     improved: bool
     fired: bool
-    cut: str  # which rates were lowered to what; empty for none
+    raised: bool
+    move: str  # which rates were moved to what; empty for none
     stop: str | None  # what finished the lane, if anything ever did
 
 
 def tell(step: Step) -> tuple[str, str]:
     """Return the words, and the kind of the event.
 
-    Kinds: ``"better"``, ``"cut"``, ``"due"`` (nothing was lowered), ``"finished"``, or ``""``.
+    Kinds: ``"better"``, ``"cut"``, ``"raised"``, ``"due"`` (nothing was moved), ``"finished"``, or
+    ``""``.
     """
     words, event = _TOLD[REASONS[step.why & BITS["reason"]]](step)
     if step.why & BITS["finishes"]:
@@ -83,10 +85,45 @@ def _diverged(step: Step) -> tuple[str, str]:
     return "NaN" if math.isnan(step.value) else "infinite", ""
 
 
+def _above(step: Step) -> tuple[str, str]:
+    return _cut(step, "above the band: ", "above: ") if step.fired else ("above the band", "")
+
+
+def _below(step: Step) -> tuple[str, str]:
+    return _raise(step, "below the band: ") if step.fired else ("below the band", "")
+
+
+def _within(step: Step) -> tuple[str, str]:
+    return ("NaN" if math.isnan(step.value) else "within the band"), ""
+
+
+def _good(step: Step) -> tuple[str, str]:
+    if not step.fired:
+        return f"better: good {step.count} of {step.limit}", "better"
+    sign = "=" if step.count == step.limit else ">"
+    name = "first patience" if step.why & BITS["first"] else "patience"
+    return _raise(step, f"good {step.count} {sign} {name} {step.limit}: ")
+
+
+def _anew(step: Step) -> tuple[str, str]:
+    words = f"cut {step.count} at the floor: begun anew"
+    return _moved(step, f"{words}, ", words)
+
+
 def _cut(step: Step, why: str, why_due: str) -> tuple[str, str]:
-    if step.cut:
-        return f"{why}cut {step.cut}", "cut"
-    return f"{why_due}cut due, rate at its floor", "due"
+    return _moved(step, why, f"{why_due}cut due, rate at its floor")
+
+
+def _raise(step: Step, why: str) -> tuple[str, str]:
+    return _moved(step, why, f"{why}raise due, rate at its ceiling")
+
+
+def _moved(step: Step, why: str, due: str) -> tuple[str, str]:
+    """Say which way the rates went, whatever was due: a band brings them back to its bounds."""
+    if not step.move:
+        return due, "due"
+    way = "raised" if step.raised else "cut"
+    return f"{why}{way} {step.move}", way
 
 
 _TOLD: dict[str, Callable[[Step], tuple[str, str]]] = {
@@ -100,4 +137,9 @@ _TOLD: dict[str, Callable[[Step], tuple[str, str]]] = {
     "bad": _bad,
     "nan": lambda step: _cut(step, "NaN: ", "NaN: "),
     "diverged": _diverged,
+    "above": _above,
+    "below": _below,
+    "within": _within,
+    "good": _good,
+    "anew": _anew,
 }

@@ -13,7 +13,7 @@ from ..lanes.device import check_device
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import check_readable
 from ..lanes.settings import check_names
-from ..lanes.state import IMPROVED, REDUCED
+from ..lanes.state import IMPROVED, RAISED, REDUCED
 from ..lanes.table import BITS
 from .inputs import as_history
 
@@ -40,6 +40,7 @@ RECORDS = {
     "lr": _Kept("published", torch.float32),
     "improved": _Kept("outcome", torch.uint8, lambda rows: (rows & IMPROVED).bool()),
     "reduced": _Kept("outcome", torch.uint8, lambda rows: (rows & REDUCED).bool()),
+    "raised": _Kept("outcome", torch.uint8, lambda rows: (rows & RAISED).bool()),
     "fired": _Kept("outcome", torch.uint8, lambda rows: (rows & BITS["fired"]).bool()),
     "best": _Kept("best", None),
     "num_bad_epochs": _Kept("clock", torch.int32, lambda rows: rows.clamp(min=0)),
@@ -77,11 +78,11 @@ def replay(
         lr: Starting rates. With the 1.0 it is unless told, rates are shares of the first one (and
             ``eps`` and ``min_lr`` mean shares too).
         record: What to keep of every epoch: ``"all"``, or some of ``"lr"``, ``"improved"``,
-            ``"reduced"``, ``"fired"`` (a cut was due, whether or not it lowered a rate),
-            ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"``, ``"value"`` (what decided: the
-            metric, or the average of it), ``"why"``, ``"gate"``, ``"count"`` and ``"limit"``. Each
-            is ``epochs * lanes`` values; asked for one of the last four, the lanes are taken one by
-            one.
+            ``"reduced"``, ``"raised"``, ``"fired"`` (a cut or a raise was due, whether or not it
+            moved a rate), ``"best"``, ``"num_bad_epochs"``, ``"cooldown_counter"``, ``"value"``
+            (what decided: the metric, or the average of it), ``"why"``, ``"gate"``, ``"count"`` and
+            ``"limit"``. Each is ``epochs * lanes`` values; asked for one of the last four, the
+            lanes are taken one by one.
         device: Where the lanes live; where the history does unless told.
         threads: Threads to share lanes among on the CPU; ``torch.get_num_threads()`` unless told.
         groups: As for ``PlateauLanes``.
@@ -132,12 +133,13 @@ class Replay:
         final_lr: Rates after the last epoch, float64 ``[lanes]`` (``[groups]`` with ``groups``).
 
     What was recorded is there under its own name, each row the state after an epoch's step:
-    ``lr`` float32 (published rates, ``[epochs, groups]``), ``improved``, ``reduced`` and ``fired``
-    bool, ``best`` of the lanes' dtype, ``num_bad_epochs`` and ``cooldown_counter`` int32, ``value``
-    float64; ``[epochs, lanes]`` each. So are the reasons: ``why`` uint8, a position in ``REASONS``
-    in its low bits and the bits of csrc/plateau/lane.hpp above them; ``gate`` float64, what
-    ``value`` had to beat; ``count`` and ``limit`` int32, how far of how much (bad steps of the
-    patience, steps of a warm-up or cooldown, values that were collected).
+    ``lr`` float32 (published rates, ``[epochs, groups]``), ``improved``, ``reduced``, ``raised``
+    and ``fired`` bool, ``best`` of the lanes' dtype, ``num_bad_epochs`` and ``cooldown_counter``
+    int32, ``value`` float64; ``[epochs, lanes]`` each. So are the reasons: ``why`` uint8, a
+    position in ``REASONS`` in its low bits and the bits of csrc/plateau/lane.hpp above them;
+    ``gate`` float64, what ``value`` had to beat, or the edge of a band; ``count`` and ``limit``
+    int32, how far of how much (bad or good steps of the patience, steps of a warm-up or cooldown,
+    values that were collected).
     """
 
     def __init__(

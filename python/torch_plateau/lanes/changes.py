@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from .readable import check_readable
 from .selection import Chosen
-from .settings import check_averages, checked_setting, placed
+from .settings import check_averages, check_rule, checked_setting, placed
 from .state import LONGER, LaneState
 from .table import RATE, SETTINGS, STATE, Row
+from .values import shown
 
 __all__ = ["changed", "changed_for_all"]
 
@@ -35,10 +37,10 @@ def changed(state: LaneState, which: Chosen, changes: Mapping[str, Any]) -> Lane
         else:
             merged[name] = torch.where(which.mask, value, old)
     check_averages({**state.settings, **merged}, state.dtype)
-    fields = {}
+    fields = _sums_forgotten(state, which.mask, merged)
     if merged.keys() & _WARM_UP:  # what others wrote goes into the master, before a warm-up
         master = state.master()  # begins to scale it; and what a warm-up scaled comes back
-        fields = {"rate": master, "published": master.float()}
+        fields |= {"rate": master, "published": master.float()}
     state = state.replaced(fields, merged).complete()
     if rate is not None:
         rate = state.per_group(rate)
@@ -57,7 +59,9 @@ def changed_for_all(state: LaneState, changes: Mapping[str, Any]) -> LaneState:
         found = checked_setting(SETTINGS[name], value, state.n, offsets)
         given[name] = found.to(state.device) if isinstance(found, Tensor) else found
     check_averages({**state.settings, **given}, state.dtype)
-    new = state.replaced({}, given)
+    check_rule({**state.settings, **given})
+    every = torch.ones(state.n, dtype=torch.bool, device=state.device)
+    new = state.replaced(_sums_forgotten(state, every, given), given)
     window = new.settings["window"]
     longest = window if not isinstance(window, Tensor) else window.max() if len(window) else 1
     if "recent" in state.fields and 1 < state.window_rows < longest:
@@ -67,9 +71,22 @@ def changed_for_all(state: LaneState, changes: Mapping[str, Any]) -> LaneState:
     return new.complete().settled()
 
 
+def _sums_forgotten(
+    state: LaneState, mask: Tensor, changes: Mapping[str, object]
+) -> dict[str, Tensor]:
+    """Return what is left of the sums of windows: with others they are added up anew."""
+    if "window" not in changes or "recent_sum" not in state.fields:
+        return {}
+    return {"recent_sum": state.fields["recent_sum"].masked_fill(mask, math.nan)}
+
+
 def _value(state: LaneState, name: str, value: Any, which: Chosen) -> Tensor:
     """A value to set, checked: on the lanes' device, 0-d or one per lane."""
     row = RATE if name == "lr" else SETTINGS[name]
+    if row.of == "batch":
+        raise ValueError(
+            f"{name}: expected it for all lanes, in the constructor, got {shown(value)}"
+        )
     old = state.settings.get(name)
     if row.may_be_none and not isinstance(old, Tensor) and old == row.first:
         raise ValueError(f"{name}: expected lanes that were built with it, got None in the others")

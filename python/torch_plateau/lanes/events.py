@@ -12,7 +12,7 @@ __all__ = ["Cut", "Cuts", "read_events"]
 
 
 class Cut(NamedTuple):
-    """One rate that was lowered."""
+    """One rate that was lowered, or raised."""
 
     lane: int
     group: int  # numbered over all lanes; the lane's own number where lanes have one rate each

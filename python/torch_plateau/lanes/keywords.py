@@ -15,7 +15,10 @@ Words = str | Sequence[str] | Tensor
 
 
 class LaneSettings(TypedDict, total=False):
-    """What ``PlateauLanes`` and everything built on it take: one value each, or one per lane."""
+    """What ``PlateauLanes`` and everything built on it take: one value each, or one per lane.
+
+    Of ``rule`` there is one for all lanes.
+    """
 
     mode: Words
     """Whether lower (min) or higher (max) metrics are better. ``min`` or ``max``; "min" unless
@@ -97,3 +100,38 @@ class LaneSettings(TypedDict, total=False):
     An integer from 0 to 2147483646; 0 unless told."""
     warmup_start_factor: Numbers
     """What a warm-up begins with, as a share of the rate. From 0 to 1; 0.0 unless told."""
+    rule: str
+    """What moves the rates of all lanes: a plateau lowers them, band steers the metric to a
+    target, greedy raises them too, where the metric goes on improving. ``plateau`` or ``band``
+    or ``greedy``; "plateau" unless told."""
+    max_lr: Numbers | None
+    """Ceiling of a rate that may rise. Not negative and below 3.4e38; None unless told."""
+    target: Numbers | None
+    """What band, which needs it, steers the metric to. Finite and above 0; None unless told."""
+    width: Numbers
+    """With band a metric above width * target lowers the rate, and one below target / width,
+    but above 0, raises it. Finite and at least 1; 2 unless told."""
+    growth: Numbers
+    """What band divides or multiplies the rate by; factor, eps, patience and cooldown are not
+    for it. Finite and above 1; 1.5 unless told."""
+    raise_cooldown: Counts
+    """With greedy, steps after a raise in which nothing counts. An integer from 0 to
+    2147483646; 0 unless told."""
+    reset_at_min: Counts | None
+    """With greedy, so many cuts due with all rates at min_lr begin the lane anew. An integer
+    from 1 to 2147483646; None unless told."""
+    noise_from: Counts | None
+    """The step from which on the published rate is noisy: rate + rate * noise, the same for all
+    rates of the lane, and undone before the next step decides. An integer from 0 to 2147483646;
+    None unless told."""
+    noise_until: Counts | None
+    """The step from which on it is not any more. An integer from 0 to 2147483646; None unless
+    told."""
+    noise_pct: Numbers
+    """Bound of the noise, a share of the rate. Above 0 and below 1; 0.67 unless told."""
+    noise_type: Words
+    """Noise is standard normal, drawn anew where it passes noise_pct, or uniform up to there.
+    ``normal`` or ``uniform``; "normal" unless told."""
+    noise_seed: Counts
+    """What noise follows from, besides the lane's step; lanes of one seed have the same noise.
+    An integer from 0 to 2147483646; 42 unless told."""

@@ -30,7 +30,7 @@ from .settings import (
     per_group,
     plain,
 )
-from .state import FINISHED, IMPROVED, REDUCED, LaneState
+from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STOP_REASONS, whole_number
 from .values import brief, check_keys, checked, shown
 
@@ -63,6 +63,17 @@ class PlateauLanes:
         settings: ``mode``, ``factor``, ``patience`` and the others of torch, and more: see
             :class:`torch_plateau.lanes.keywords.LaneSettings` or docs/settings.md. Each is a number
             or a word, or has one value per lane, shape ``(n,)`` (``min_lr``: per lane or group).
+
+    ``rule`` says what moves the rates of all lanes; what others than the plateau do with a metric::
+
+        band      metric > width * target:              lr = max(min_lr, lr / growth)
+                  0 < metric < target / width:          lr = min(max_lr, lr * growth)
+        greedy    more than patience bad steps in a row: a cut, as ever
+                  more than patience better ones:       lr = min(max_lr, lr / factor)
+
+    The first is how PPO code holds the KL divergence of a step, the second GreedyLR of
+    transformers. Both take the other settings, averages and limits too. In a cooldown of theirs
+    greedy lanes find no new best.
 
     Settings beyond torch's are off unless told and then cost nothing. With most of them (the table
     in docs/settings.md says which) a step takes the lanes one by one on the CPU, and is still one
@@ -238,13 +249,13 @@ class PlateauLanes:
         """Published rates, float32, shape ``(groups,)``: live, and what optimizers read.
 
         Writing to it in place is allowed (``lanes.lr[3] = 0.01``): the next cut of that group
-        starts from the written value. (A lane in warm-up writes it at every step.)
+        starts from the written value. (Lanes in a warm-up or with noise write it at every step.)
         """
         return self._lr
 
     @property
     def lr_master(self) -> Tensor:
-        """Rates at full precision, float64, shape ``(groups,)``; without a warm-up's factor."""
+        """Rates at full precision, float64, ``(groups,)``; without a warm-up's factor or noise."""
         return self._state.master()
 
     @property
@@ -255,12 +266,12 @@ class PlateauLanes:
 
     @property
     def num_bad_epochs(self) -> Tensor:
-        """Bad steps in a row, int32, shape ``(n,)``."""
+        """Bad steps in a row, int32, shape ``(n,)``; 0 with ``rule="band"``, which counts none."""
         return self._state.fields["clock"].clamp(min=0)
 
     @property
     def cooldown_counter(self) -> Tensor:
-        """Cooldown steps that are left, int32, shape ``(n,)``."""
+        """Cooldown steps that are left, after a cut or a raise, int32, shape ``(n,)``."""
         return -self._state.fields["clock"].clamp(max=0)
 
     @property
@@ -274,9 +285,22 @@ class PlateauLanes:
         return (self._state.fields["outcome"] & REDUCED).bool()
 
     @property
+    def raised(self) -> Tensor:
+        """Whether the last step raised a rate of the lane; bool, shape ``(n,)``."""
+        return (self._state.fields["outcome"] & RAISED).bool()
+
+    @property
     def num_reductions(self) -> Tensor:
         """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``."""
         return self._state.fields["num_reductions"].clone()
+
+    @property
+    def num_increases(self) -> Tensor:
+        """Steps so far that raised a rate of the lane, int32, shape ``(n,)``."""
+        counts = self._state.fields.get("num_increases")
+        if counts is None:
+            return torch.zeros(len(self), dtype=torch.int32, device=self.device)
+        return counts.clone()
 
     @property
     def num_steps(self) -> Tensor:
@@ -355,8 +379,9 @@ class PlateauLanes:
     def events(self) -> Cuts:
         """Return the recorded cuts, oldest first, and how many of them were overwritten.
 
-        One for each rate that was lowered. Those of one step come in the order of their lanes on
-        the CPU, and in any order on a GPU. Synchronises. Raises RuntimeError if ``events`` was 0.
+        One for each rate that was lowered, or raised. Those of one step come in the order of their
+        lanes on the CPU, and in any order on a GPU. Synchronises. Raises RuntimeError if ``events``
+        was 0.
         """
         if not self._state.capacity:
             raise RuntimeError("events: none are recorded; build the lanes with events=1 or more")
@@ -636,8 +661,8 @@ class PlateauLanes:
         Keys: ``best``, ``num_bad_epochs``, ``cooldown_counter``, ``improved``, ``reduced``,
         ``num_reductions``, ``num_steps``, ``lr`` and ``start_lr`` (float64, one per group),
         ``groups`` (rates per lane, or None for one each), ``settings`` (words per lane as codes)
-        and ``options``, everything else that these lanes remember. Does not synchronise: tensors
-        stay on their device.
+        and ``options``, everything else that these lanes remember; ``raised`` where rates may rise.
+        Does not synchronise: tensors stay on their device.
         """
         return snapshot(self._state)
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
-from .state import FINISHED, IMPROVED, REDUCED, LaneState
+from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STATE, Row
 from .values import check_keys, checked, shown
 
@@ -47,7 +47,7 @@ _KEYS = {
 _AGES = ("age", "last_reduction")  # in the lane's own steps, as nothing else in `options`
 # Others may be missing in a state that was saved before they existed, and are as unless told.
 _TORCHS = signature(ReduceLROnPlateau).parameters
-_OTHER_KEYS = ("improved", "reduced", "num_steps", "groups", "settings", "options")
+_OTHER_KEYS = ("improved", "reduced", "raised", "num_steps", "groups", "settings", "options")
 _SHOWN = {
     "best",
     "clock",
@@ -70,7 +70,10 @@ def snapshot(state: LaneState) -> dict[str, Any]:
         for name, value in state.settings.items()
     }
     options = {name: each.clone() for name, each in fields.items() if name not in _SHOWN}
+    may_rise = "num_increases" in fields
+    raised = {"raised": (fields["outcome"] & RAISED).bool()} if may_rise else {}
     return {
+        **raised,
         "best": fields["best"].clone(),
         "num_bad_epochs": fields["clock"].clamp(min=0),
         "cooldown_counter": -fields["clock"].clamp(max=0),
@@ -105,7 +108,7 @@ def restored(
     ``all_events`` it is refused. Raises KeyError, TypeError or ValueError, as
     ``PlateauLanes.load_state_dict`` documents.
     """
-    check_keys("state_dict", given, (*_KEYS, *_OTHER_KEYS))
+    check_keys("state_dict", given, (*_KEYS, *_OTHER_KEYS), ("raised",))
     assert isinstance(given, Mapping)
     offsets = offsets_of(n, groups)
     counts = None if offsets is None else list(groups or [])
@@ -118,14 +121,17 @@ def restored(
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
     loaded = {name: _numbers(given, name, row, sizes[name]) for name, row in _KEYS.items()}
-    improved, reduced = (_bools(given, name, n) for name in ("improved", "reduced"))
+    outcome = torch.zeros(n, dtype=torch.uint8, device="cpu")
+    for name, bit in (("improved", IMPROVED), ("reduced", REDUCED), ("raised", RAISED)):
+        if name in given:
+            outcome += _bools(given, name, n) * bit
     steps = checked(_ROWS["num_steps"], given["num_steps"], label="state_dict['num_steps']")
     check_held(loaded["best"], dtype)
     bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]
     fields = {
         "best": loaded["best"].to(dtype),
         "clock": torch.where(cooling > 0, -cooling, bad),
-        "outcome": improved * IMPROVED + reduced * REDUCED,
+        "outcome": outcome,
         "num_reductions": loaded["num_reductions"],
         "start_rate": loaded["start_lr"],
         "rate": loaded["lr"],

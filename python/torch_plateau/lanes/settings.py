@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from .table import SETTINGS, Row
-from .values import checked, checked_words, shown, words_of
+from .values import checked, checked_word, checked_words, shown, words_of
 
 __all__ = [
+    "BAND",
     "Settings",
     "check_averages",
     "check_names",
+    "check_rule",
     "checked_setting",
     "checked_settings",
     "count_groups",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 Settings = dict[str, float | Tensor]
+
+BAND = SETTINGS["rule"].words.index("band")
 
 # What makes numbers of metrics that float32 lanes could not keep as best.
 _AVERAGES = ("smoothing", "accumulate", "window")
@@ -47,6 +51,8 @@ def checked_setting(
     row: Row, value: Any, n: int, offsets: Tensor | None = None, label: str | None = None
 ) -> float | Tensor:
     """Check a setting of ``n`` lanes: a number, or a CPU tensor with one per lane (or group)."""
+    if row.of == "batch":
+        return float(row.words.index(checked_word(label or row.name, value, row.words)))
     if row.words:
         return checked_words(row, value, n, label)
     if value is None and row.may_be_none:
@@ -67,6 +73,7 @@ def checked_settings(
         for name, row in SETTINGS.items()
     }
     check_averages(settings, dtype)
+    check_rule(settings)
     return settings
 
 
@@ -75,6 +82,14 @@ def check_averages(settings: Mapping[str, float | Tensor], dtype: torch.dtype) -
     for name in _AVERAGES:
         if dtype == torch.float32 and SETTINGS[name].needs_part(settings[name]):
             raise ValueError(f"{name}: expected dtype=torch.float64 with it, got {dtype}")
+
+
+def check_rule(settings: Mapping[str, float | Tensor]) -> None:
+    """Refuse a band around nothing."""
+    target = settings["target"]
+    missing = not isinstance(target, Tensor) and target == SETTINGS["target"].first
+    if missing and settings["rule"] == BAND:
+        raise ValueError("target: expected a number with rule='band', got None")
 
 
 def uses_parts(settings: Mapping[str, float | Tensor]) -> bool:
@@ -112,6 +127,9 @@ def joined(
     numbers = [value for value in (old, new) if not isinstance(value, Tensor)]
     if len(numbers) == 2 and old == new:
         return old
+    if row.of == "batch":
+        words = " for some and ".join(str(plain(row, value)) for value in numbers)
+        raise ValueError(f"{row.name}: expected one for all lanes, got {words} for others")
     if row.may_be_none and row.first in numbers:
         raise ValueError(f"{row.name}: expected it for all lanes or for none, got None for some")
     both = zip((old, new), sizes, strict=True)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from .settings import Settings, check_averages, joined, offsets_of, placed, uses_parts
+from .settings import BAND, Settings, check_averages, joined, offsets_of, placed, uses_parts
 from .table import BITS, SETTINGS, STATE, Row
 
-__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "REDUCED", "LaneState"]
+__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "RAISED", "REDUCED", "LaneState"]
 
-IMPROVED, REDUCED = BITS["improved"], BITS["reduced"]  # of the outcome
+IMPROVED, REDUCED, RAISED = BITS["improved"], BITS["reduced"], BITS["raised"]  # of the outcome
 FINISHED, AT_MIN = BITS["finished"], BITS["at_min"]  # of the flags
 LONGER = "window: expected at most {}, the longest so far, got {}"
 
@@ -177,26 +177,41 @@ class LaneState:
             return None
         return self.per_group(self.age() < self.setting("warmup_steps"))
 
+    def noise(self) -> Tensor | None:
+        """Return of each group the noise on its published rate; None for lanes without any."""
+        noise = self.fields.get("noise")
+        return None if noise is None else self.per_group(noise)
+
     def master(self) -> Tensor:
-        """Return the rates at full precision, without a warm-up; what was written where it was."""
+        """Return the rates at full precision, without a warm-up or noise; what others wrote."""
         rate, published = self.fields["rate"], self.fields["published"]
         keep = rate.float() == published
-        warming = self.warming()
-        return torch.where(keep if warming is None else keep | warming, rate, published.double())
+        warming, noise = self.warming(), self.noise()
+        if warming is not None:
+            keep = keep | warming
+        if noise is not None:
+            keep = keep | (noise != 0.0)
+        return torch.where(keep, rate, published.double())
 
     def at_min(self) -> Tensor:
         """Return whether no rate of a lane can be lowered, by its floor or ``eps``."""
         rate = self.master()
-        factor, eps = (self.per_group(self.setting(name)) for name in ("factor", "eps"))
-        lowered = torch.maximum(rate * factor, self.setting("min_lr"))
-        room = (rate - lowered > eps) & (lowered < rate)
+        factor, eps, growth = (
+            self.per_group(self.setting(name)) for name in ("factor", "eps", "growth")
+        )
+        in_band = self.settings["rule"] == BAND
+        scaled = rate / growth if in_band else rate * factor
+        lowered = torch.maximum(scaled, self.setting("min_lr"))
+        room = lowered < rate
+        if not in_band:
+            room &= rate - lowered > eps
         if self.offsets is None:
             return ~room
         counted = torch.nn.functional.pad(room.long().cumsum(0), (1, 0))
         return counted[self.offsets[1:]] == counted[self.offsets[:-1]]
 
     def settled(self) -> LaneState:
-        """Return the lanes with rates published by their warm-up, and marked if at their floor.
+        """Return the lanes with rates published as they should be, and marked if at their floor.
 
         For when rates were set; a step does all this by itself.
         """
@@ -207,6 +222,14 @@ class LaneState:
             factor = self.per_group(start + (1.0 - start) * (self.age().double() / steps))
             scaled = (self.fields["rate"] * factor).float()
             changed["published"] = torch.where(warming, scaled, self.fields["published"])
+        noise = self.noise()
+        if noise is not None:
+            rate, published = (
+                self.fields["rate"],
+                changed.get("published", self.fields["published"]),
+            )
+            noisy = (rate + rate * noise).float()
+            changed["published"] = torch.where(noise != 0.0, noisy, published)
         if "at_min_steps" in self.fields:
             flags = self.fields["flags"]
             changed["flags"] = torch.where(self.at_min(), flags | AT_MIN, flags & ~AT_MIN)
@@ -269,7 +292,7 @@ class LaneState:
         n, k = self.n, added.n
         settings = {}
         for name, row in SETTINGS.items():
-            sizes = (n, k) if row.of == "lane" else (self.num_groups, added.num_groups)
+            sizes = (self.num_groups, added.num_groups) if row.of == "group" else (n, k)
             both = self.settings[name], added.settings[name]
             settings[name] = joined(row, *both, sizes, self.device)
         check_averages(settings, self.dtype)

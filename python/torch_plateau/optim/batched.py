@@ -27,8 +27,9 @@ from .tensor_rates import check_takes_tensor_rate, device_of, sync_of
 
 __all__ = ["BatchedReduceLROnPlateau"]
 
-# A warm-up writes rates at every step, not only at cuts: that is for compose.
-_SETTINGS = [name for name in SETTINGS if not name.startswith("warmup_")]
+# A warm-up and noise write rates at every step, not only at cuts: that is for compose.
+_SETTINGS = [name for name in SETTINGS if not name.startswith(("warmup_", "noise_"))]
+_PER_GROUP = [name for name in _SETTINGS if SETTINGS[name].of == "group"]
 _RESULTS = ("best", "num_bad_epochs", "cooldown_counter")
 _CURES = "reset, set_lanes, copy_lanes, load_state_dict"
 _OPTIONS = {*_SETTINGS, "events"}
@@ -138,6 +139,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.optimizer = optimizers  # type: ignore[assignment]
         self._lane_of = lane_of
         self._own = own = self._owned()
+        each = {name: own.by_lane(v) for name, v in options.items() if name in _PER_GROUP}
+        each["min_lr"] = own.by_lane(min_lr)
         self.lanes = PlateauLanes(
             own.n,
             own.by_lane([rate_in(group, i) for i, group in enumerate(groups)]),
@@ -147,12 +150,11 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             threshold=threshold,
             threshold_mode=threshold_mode,
             cooldown=cooldown,
-            min_lr=own.by_lane(min_lr),
             eps=eps,
             groups=None if self._one_each() else own.counts,
             device=device or "cpu",
             dtype=dtype,
-            **options,
+            **options | each,
         )
         if self.lanes.device.type == "cuda":
             _warn_of_syncs(self._optimizers)
@@ -299,7 +301,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if name not in settings:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = settings[name]
-        each = name == "min_lr" and isinstance(value, Tensor)
+        each = name in _PER_GROUP and isinstance(value, Tensor)
         return self._per_group(value) if each else value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -308,7 +310,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         A subclass may have attributes of its own.
         """
         if name in _SETTINGS and "lanes" in self.__dict__:
-            value = self._own.by_lane(value) if name == "min_lr" else value
+            value = self._own.by_lane(value) if name in _PER_GROUP else value
             self.lanes._set_settings(**{name: value})
             return
         if name in _RESULTS:
