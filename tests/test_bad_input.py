@@ -91,6 +91,11 @@ def freed(*shape, device, start=0, kind=torch.Tensor):
     return part
 
 
+def test_an_error_about_a_freed_tensor_does_not_read_it():
+    with pytest.raises(ValueError, match=r"^dtype: expected torch.float64 or .*got tensor\(\.\.\."):
+        PlateauLanes(3, 0.1, dtype=freed(3, device="cpu"))
+
+
 def fake(*shape, device, start=0):
     with FakeTensorMode():
         if start:

@@ -500,6 +500,16 @@ BAD_STATES = {
         *(lambda s: changed(s, "schedules", 0, "gamma", to=math.inf), ValueError),
         r"\['gamma'\]: expected a finite number, got inf",
     ),
+    "a schedule's number with a gradient": (
+        lambda s: changed(s, "schedules", 0, "gamma", to=torch.ones((), requires_grad=True)),
+        *(TypeError, r"\['gamma'\]: expected a tensor that requires no grad"),
+    ),
+    "a schedule's rate with a gradient": (
+        lambda s: changed(
+            s, "schedules", 0, "base_lrs", to=[torch.ones((), requires_grad=True)] * 2
+        ),
+        *(TypeError, r"\['base_lrs'\]\[0\]: expected a tensor that requires no grad"),
+    ),
     "a schedule that could not go on": (
         *(lambda s: changed(s, "schedules", 0, "step_size", to=0), ValueError),
         "this StepLR could not go on from it .ZeroDivisionError",

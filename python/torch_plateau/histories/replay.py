@@ -15,6 +15,7 @@ from ..lanes.readable import check_readable
 from ..lanes.settings import check_names
 from ..lanes.state import IMPROVED, RAISED, REDUCED
 from ..lanes.table import BITS
+from ..lanes.values import shown
 from .inputs import as_history
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def replay(
     check_names("replay", settings)
     count = torch.get_num_threads() if threads is None else threads
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"threads: expected an integer of 1 or more, got {threads!r}")
+        raise ValueError(f"threads: expected an integer of 1 or more, got {shown(threads)}")
     if isinstance(history, Tensor):
         check_readable(history, "history")
         device = history.device if device is None else device
@@ -207,10 +208,10 @@ class Replay:
 def _names(record: str | Collection[str]) -> tuple[str, ...]:
     given = tuple(RECORDS) if record == "all" else record
     if isinstance(given, str) or not isinstance(given, Collection):
-        raise TypeError(f"record: expected 'all' or names, got {record!r}")
+        raise TypeError(f"record: expected 'all' or names, got {shown(record)}")
     for name in given:
         if name not in RECORDS:
-            raise ValueError(f"record: expected some of {', '.join(RECORDS)}, got {name!r}")
+            raise ValueError(f"record: expected some of {', '.join(RECORDS)}, got {shown(name)}")
     return tuple(name for name in RECORDS if name in given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .. import _core
+from .values import shown
 
 __all__ = ["check_device", "check_dtype"]
 
@@ -41,4 +42,4 @@ def check_device(device: torch.device | str) -> torch.device:
 def check_dtype(dtype: torch.dtype) -> None:
     """Refuse what ``best`` cannot be kept in."""
     if dtype not in (torch.float64, torch.float32):
-        raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
+        raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {shown(dtype)}")

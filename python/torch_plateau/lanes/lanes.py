@@ -603,7 +603,7 @@ class PlateauLanes:
         only, or a longer window than the longest so far; with nothing changed.
         """
         if not whole_number(k):
-            raise ValueError(f"k: expected an integer of 0 or more, got {k!r}")
+            raise ValueError(f"k: expected an integer of 0 or more, got {shown(k)}")
         check_names("append", settings, "groups")
 
         def joined(state: LaneState) -> LaneState:

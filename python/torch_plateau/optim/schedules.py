@@ -94,6 +94,13 @@ def _check_states(schedules: Sequence[LRScheduler], states: Any, label: str) -> 
 def _check_rates(label: str, given: Any, now: Any) -> None:
     for i, rate in enumerate(items_of(given, label, len(now))):
         checked_rate(RATE, rate, f"{label}[{i}]")
+        _check_has_no_past(f"{label}[{i}]", rate)
+
+
+def _check_has_no_past(label: str, given: Any) -> None:
+    """Refuse a tensor from which rates would be computed that cannot be copied, so not saved."""
+    if isinstance(given, Tensor) and given.requires_grad:
+        raise TypeError(f"{label}: expected a tensor that requires no grad; pass .detach()")
 
 
 def _check_callables(label: str, given: Any, now: Any) -> None:
@@ -142,6 +149,7 @@ def _is_number(value: Any) -> bool:
 def _check_number(label: str, given: Any, now: Any) -> None:
     if isinstance(given, Tensor):
         check_readable(given, label)
+        _check_has_no_past(label, given)
         shape = now.shape if isinstance(now, Tensor) else torch.Size()
         if not given.is_floating_point() or isinstance(now, int) or given.shape != shape:
             raise TypeError(f"{label}: expected {_kind(now)}, got {_kind(given)}")

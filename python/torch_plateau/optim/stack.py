@@ -14,6 +14,7 @@ from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen, last_of, numbers_of
 from ..lanes.table import whole_number
+from ..lanes.values import shown
 from .best import LaneBest
 from .lane_lr import lane_lr_of
 from .rows import across, append_rows, fill, keep_rows, options_of, state_rows
@@ -312,7 +313,7 @@ class LaneStack:
         """
         self._rows()
         if not whole_number(k):
-            raise ValueError(f"k: expected an integer of 0 or more, got {k!r}")
+            raise ValueError(f"k: expected an integer of 0 or more, got {shown(k)}")
         added: list[tuple[Tensor, Tensor]] = self._checked_models(params, buffers, k)
         given = {id(tensor): rows for tensor, rows in added}
         if self.best is not None:
