@@ -295,7 +295,7 @@ CONSTRUCTIONS = {
     "cuda": ({"device": "cuda:99"}, RuntimeError, "device: got 'cuda:99', but"),
     "meta": ({"device": "meta"}, RuntimeError, "device: expected 'cpu' or 'cuda', got 'meta'"),
     "half": ({"dtype": torch.float16}, ValueError, "dtype: expected .*got torch.float16"),
-    "dtype word": ({"dtype": "float32"}, ValueError, "dtype: expected .*got float32"),
+    "dtype word": ({"dtype": "float32"}, ValueError, "dtype: expected .*got 'float32'"),
     "dtype None": ({"dtype": None}, ValueError, "dtype: expected .*got None"),
     "groups few": ({"groups": [1, 2]}, ValueError, r"groups: expected 3 counts.*got \[1, 2\]"),
     "groups negative": ({"groups": [1, 2, -1]}, ValueError, "groups: expected 3 counts of 0"),
