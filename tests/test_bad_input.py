@@ -455,6 +455,18 @@ def test_a_negative_bit_view_gives_the_right_answer(start, device):
     assert lanes.best.tolist() == lanes.lr.tolist() == values[start : start + 3].tolist()
 
 
+@pytest.mark.parametrize("start", [0, 1, 7, 15, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_negative_bit_view_of_one_number_gives_the_right_answer(start, dtype, device):
+    values = torch.arange(1.0, 20.0, dtype=dtype, device=device)
+    view = torch.complex(values, -values).conj().imag
+    for one in (view[start], view[start : start + 1], view.expand(1, -1)[:, start]):
+        assert one.is_neg()
+        lanes = PlateauLanes(1, 0.1, mode="max", dtype=torch.float64, device=device)
+        lanes.step(one)
+        assert lanes.best.tolist() == [values[start].item()]
+
+
 def test_no_lanes_at_all_work(device):
     lanes = PlateauLanes(0, 0.1, patience=[], mode=[], groups=[], device=device)
     tensors = [torch.ones(0, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool)]

@@ -257,6 +257,15 @@ def test_a_gradient_that_needs_rates_from_before_a_write_is_refused(write, parts
         loss.backward()
 
 
+@pytest.mark.parametrize("groups", [None, [1, 1]], ids=["a rate a lane", "groups"])
+def test_a_gradient_that_needs_rates_from_before_a_step_of_a_warm_up_is_refused(groups, device):
+    lanes = PlateauLanes(2, [0.5, 0.25], groups=groups, warmup_steps=3, device=device)
+    _, loss = loss_of(lanes.lr)
+    lanes.step([1.0, 1.0])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_a_gradient_that_needs_a_best_from_before_a_step_is_refused(device):
     lanes = PlateauLanes(2, [0.5, 0.25], device=device)
     lanes.step([1.0, 1.0])

@@ -343,6 +343,7 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
     }
   }
   const bool due = may_cut && fires(clock, bears);
+  if (!may_cut) clock = held_back(clock);
   if (due && rule == kGreedy && begins_anew<T>(lanes, lane, ask, gate.maximize)) {
     told.say(kAnew, lanes.state.floor_cuts[lane], settings.reset_at_min[lane]);
     return ask | kAskAnew;
@@ -468,11 +469,10 @@ PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64
   return outcome;
 }
 
-/// A whole step of a lane by one thread. `metric` becomes what decided. Returns Outcome bits.
+/// All that comes after the first half, by one thread. Returns Outcome bits.
 template <class T>
-PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t step, double& metric,
-                         Told& told) noexcept {
-  const int ask = begin_step<T>(lanes, lane, step, metric, told);
+PLATEAU_HD int finish_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
+                           double metric) noexcept {
   int done = 0;
   if (ask & kAskRates) {
     const std::int64_t first = lanes.first_group(lane);
@@ -481,7 +481,15 @@ PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t ste
       done |= step_group<T>(lanes, lane, group, step, ask, metric);
     }
   }
-  const int outcome = end_step(lanes, lane, step, ask, done);
+  return end_step(lanes, lane, step, ask, done);
+}
+
+/// A whole step of a lane by one thread. `metric` becomes what decided. Returns Outcome bits.
+template <class T>
+PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t step, double& metric,
+                         Told& told) noexcept {
+  const int ask = begin_step<T>(lanes, lane, step, metric, told);
+  const int outcome = finish_step<T>(lanes, lane, step, ask, metric);
   const bool passed = (told.why & kReasonBits) == kPassed;
   if (!passed && (flags_of(lanes, lane) & kFinished)) told.why |= kAlsoFinished;
   return outcome;

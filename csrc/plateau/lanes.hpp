@@ -70,6 +70,9 @@ struct Lanes {
     return steps(lane) - state.born[lane];
   }
 
+  /// Whether what decides may be another number than the metric.
+  bool has_filters() const noexcept { return state.total || state.recent || state.smooth; }
+
   /// Whether all lanes that fire are cut alike.
   bool uniform_cut() const noexcept {
     return !settings.factor.each && !settings.eps.each && !settings.min_lr.each &&

@@ -74,6 +74,12 @@ PLATEAU_HD inline bool fires(std::int32_t clock, std::int32_t borne) noexcept {
   return clock > borne;
 }
 
+/// The clock of a lane that is too young to fire, however long: there is room to count on.
+PLATEAU_HD inline std::int32_t held_back(std::int32_t clock) noexcept {
+  constexpr auto kLast = static_cast<std::int32_t>(kMost);
+  return clock > kLast ? kLast : clock;
+}
+
 /// The clock after firing: the cooldown begins, whether or not a rate was lowered. As Keras counts,
 /// only where one was.
 PLATEAU_HD inline std::int32_t after_fire(std::int32_t clock, std::int32_t cooldown, bool reduced,

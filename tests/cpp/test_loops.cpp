@@ -172,6 +172,22 @@ void keras_count_at_the_floor_stops_at_the_largest_patience() {
   }
 }
 
+void a_lane_too_young_to_fire_counts_no_further_than_the_longest_patience() {
+  for (const std::int64_t n : {1, 300}) {
+    Choices<Vector> settings = halving(0);
+    settings.min_steps = 4;
+    Held<double> held({n}, settings);
+    held.write_rates(1.0);
+    held.state.best.assign(held.state.best.size(), 0.0);
+    held.state.clock.assign(held.state.clock.size(), kLast - 1);
+    const Numbers flat(held.state.best.size(), 1.0);
+    for (int number = 1; number <= 4; ++number) {
+      CHECK(step_lanes(held, flat).reduced == (number < 4 ? 0 : n));
+      for (const std::int32_t clock : held.state.clock) CHECK(clock == (number < 4 ? kLast : 0));
+    }
+  }
+}
+
 void the_longest_count_and_cooldown_of_all_loops_fire_and_end() {
   for (const auto step_by : {step, step_lanes}) {
     Held<double> held({2}, halving(kLast, kLast));
@@ -216,6 +232,7 @@ int main() {
   a_written_rate_becomes_the_master_when_it_is_cut();
   a_masked_lane_keeps_its_state_and_does_not_age();
   keras_count_at_the_floor_stops_at_the_largest_patience();
+  a_lane_too_young_to_fire_counts_no_further_than_the_longest_patience();
   the_longest_count_and_cooldown_of_all_loops_fire_and_end();
   a_cut_that_was_first_is_written_down_and_the_steps_wasted_till_then();
   nothing_to_replay_writes_nothing();

@@ -76,8 +76,8 @@ class PlateauLanes:
     greedy lanes find no new best.
 
     Settings beyond torch's are off unless told and then cost nothing. With most of them (the table
-    in docs/settings.md says which) a step takes the lanes one by one on the CPU, and is still one
-    launch on a GPU. Averages (``smoothing``, ``accumulate``, ``window``) need ``dtype=
+    in docs/settings.md says which) a step takes more passes on the CPU, and is still one launch on
+    a GPU. Averages (``smoothing``, ``accumulate``, ``window``) need ``dtype=
     torch.float64``; of several, metrics are accumulated first, then windowed, then smoothed. A NaN
     does not enter an average that would remember it, nor an infinite metric the exponential one: it
     decides as it is.
