@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/parts.hpp"
+#include "cpu/block.hpp"
 #include "cpu/threads.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"

@@ -118,12 +118,9 @@ struct Fired {
   int count = 0;
 };
 
-/// Writes down which lanes of a block fired, and asks for the memory that cutting them will touch:
-/// rates are cold, and a handful of misses for every lane in turn would cost more than all the
-/// rest.
+/// Writes down which lanes of a block fired, and asks for the memory that cutting them will touch.
 void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired) noexcept {
-  const State& state = lanes.state;
-  const std::uint8_t* outcome = state.outcome + begin;
+  const std::uint8_t* outcome = lanes.state.outcome + begin;
   for (int i = 0; i < count; i += 8) {
     const int width = std::min(8, count - i);
     std::uint64_t eight = 0;
@@ -134,16 +131,7 @@ void find_fired(const Lanes& lanes, std::int64_t begin, int count, Fired& fired)
       fired.count += (outcome[j] & kFired) != 0;
     }
   }
-#if defined(__GNUC__)
-  for (int k = 0; k < fired.count; ++k) {
-    const std::int64_t lane = fired.lane[k];
-    const std::int64_t group = lanes.first_group(lane);
-    __builtin_prefetch(state.rate + group, 1);
-    __builtin_prefetch(state.published + group, 1);
-    __builtin_prefetch(state.num_reductions + lane, 1);
-    __builtin_prefetch(state.last_cut + lane, 1);
-  }
-#endif
+  for (int k = 0; k < fired.count; ++k) fetch_for_cut(lanes, fired.lane[k]);
 }
 
 /// The cold part: cuts the lanes that fired. Returns how many had a rate lowered.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The host loop for lanes with optional parts or a mask: in blocks, or lane by lane where the rates
 // may rise.
-#include "cpu/parts.hpp"
+#include "cpu/block.hpp"
 #include "plateau/lane.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/step.hpp"
@@ -30,8 +30,7 @@ Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t
 template <class T, class V>
 PLATEAU_INLINE Stepped step_blocks(const Lanes& lanes, const Metrics& metrics,
                                    const std::uint8_t* active) noexcept {
-  constexpr Dtype kInPlace = sizeof(V) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
-  const bool in_place = std::is_const_v<V> && metrics.dtype == kInPlace && metrics.stride == 1;
+  constexpr Dtype kRead = sizeof(V) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
   alignas(64) std::remove_const_t<V> gathered[kPart];
   const Parts parts(lanes);
   Block block;
@@ -40,11 +39,11 @@ PLATEAU_INLINE Stepped step_blocks(const Lanes& lanes, const Metrics& metrics,
   for (block.begin = 0; block.begin < lanes.n; block.begin += kPart) {
     block.count = static_cast<int>(std::min<std::int64_t>(kPart, lanes.n - block.begin));
     V* value = gathered;
-    if (in_place) {
-      value = static_cast<V*>(const_cast<void*>(metrics.data)) + block.begin;
-    } else {
-      gather(metrics, block.begin, block.count, gathered);
+    const bool in_place = metrics.dtype == kRead && metrics.stride == 1;
+    if constexpr (std::is_const_v<V>) {
+      if (in_place) value = static_cast<V*>(metrics.data) + block.begin;
     }
+    if (value == gathered) gather(metrics, block.begin, block.count, gathered);
     step_block<T>(lanes, parts, active, value, block, done);
     std::uint8_t* __restrict outcome = lanes.state.outcome + block.begin;
     for (int i = 0; i < block.count; ++i) outcome[i] = static_cast<std::uint8_t>(block.marks[i]);

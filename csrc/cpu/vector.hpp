@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "plateau/lanes.hpp"
 #include "plateau/metric.hpp"
 
 // One binary, the best vector unit of the machine it runs on: the loader picks the clone, which is
@@ -27,6 +28,19 @@ void gather(const Metrics& metrics, std::int64_t begin, std::int64_t count, T* o
       out[i] = static_cast<T>(value(from[i * metrics.stride]));
     }
   });
+}
+
+/// Asks for the memory that cutting a lane will touch: it is cold, and a handful of misses for
+/// every lane in turn would cost more than all the rest.
+inline void fetch_for_cut([[maybe_unused]] const Lanes& lanes,
+                          [[maybe_unused]] std::int64_t lane) noexcept {
+#if defined(__GNUC__)
+  const std::int64_t group = lanes.first_group(lane);
+  __builtin_prefetch(lanes.state.rate + group, 1);
+  __builtin_prefetch(lanes.state.published + group, 1);
+  __builtin_prefetch(lanes.state.num_reductions + lane, 1);
+  __builtin_prefetch(lanes.state.last_cut + lane, 1);
+#endif
 }
 
 }  // namespace plateau

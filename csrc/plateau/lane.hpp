@@ -471,8 +471,8 @@ PLATEAU_HD inline int end_step(const Lanes& lanes, std::int64_t lane, std::int64
 
 /// All that comes after the first half, by one thread. Returns Outcome bits.
 template <class T>
-PLATEAU_HD int finish_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
-                           double metric) noexcept {
+PLATEAU_HD int complete_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, int ask,
+                             double metric) noexcept {
   int done = 0;
   if (ask & kAskRates) {
     const std::int64_t first = lanes.first_group(lane);
@@ -489,7 +489,7 @@ template <class T>
 PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t step, double& metric,
                          Told& told) noexcept {
   const int ask = begin_step<T>(lanes, lane, step, metric, told);
-  const int outcome = finish_step<T>(lanes, lane, step, ask, metric);
+  const int outcome = complete_step<T>(lanes, lane, step, ask, metric);
   const bool passed = (told.why & kReasonBits) == kPassed;
   if (!passed && (flags_of(lanes, lane) & kFinished)) told.why |= kAlsoFinished;
   return outcome;
