@@ -11,8 +11,8 @@
 
 namespace plateau {
 
-PLATEAU_INLINE void accumulate(const Lanes& lanes, const Parts& parts, double* __restrict value,
-                               Block& block) noexcept {
+PLATEAU_INLINE void accumulate(const Lanes& lanes, const Parts& parts, Block& block) noexcept {
+  double* __restrict value = block.filtered;
   const std::int32_t* __restrict most = parts.accumulate.at(block.begin);
   double* __restrict total = lanes.state.total + block.begin;
   std::int32_t* __restrict taken = lanes.state.taken + block.begin;
@@ -31,7 +31,8 @@ PLATEAU_INLINE void accumulate(const Lanes& lanes, const Parts& parts, double* _
 
 /// Whether the values of all lanes of a block enter windows of one length, row by row.
 PLATEAU_INLINE bool share_rows(const Lanes& lanes, const std::int32_t* __restrict window,
-                               const double* __restrict value, const Block& block) noexcept {
+                               const Block& block) noexcept {
+  const double* __restrict value = block.filtered;
   const std::int64_t* __restrict pushed = lanes.state.pushed + block.begin;
   std::int64_t differ = 0;
   for (int i = 0; i < block.count; ++i) differ |= pushed[i] ^ pushed[0];
@@ -42,11 +43,11 @@ PLATEAU_INLINE bool share_rows(const Lanes& lanes, const std::int32_t* __restric
   return !differ && !other && window[0] > 1;
 }
 
-PLATEAU_INLINE void average(const Lanes& lanes, const Parts& parts, double* __restrict value,
-                            Block& block) noexcept {
+PLATEAU_INLINE void average(const Lanes& lanes, const Parts& parts, Block& block) noexcept {
+  double* __restrict value = block.filtered;
   const int count = block.count;
   const std::int32_t* __restrict window = parts.window.at(block.begin);
-  if (!share_rows(lanes, window, value, block)) {
+  if (!share_rows(lanes, window, block)) {
     block.each_of(block.here, [&](int i) {
       if (window[i] <= 1 || is_nan(value[i])) return;
       value[i] = windowed(lanes, block.begin + i, window[i], value[i]);
@@ -70,8 +71,8 @@ PLATEAU_INLINE void average(const Lanes& lanes, const Parts& parts, double* __re
   for (int i = 0; i < count; ++i) ++pushed[i];
 }
 
-PLATEAU_INLINE void smooth(const Lanes& lanes, const Parts& parts, double* __restrict value,
-                           Block& block) noexcept {
+PLATEAU_INLINE void smooth(const Lanes& lanes, const Parts& parts, Block& block) noexcept {
+  double* __restrict value = block.filtered;
   const double* __restrict smoothing = parts.smoothing.at(block.begin);
   double* __restrict sums = lanes.state.smooth + block.begin;
   double* __restrict rests = lanes.state.smooth_rest + block.begin;
@@ -83,6 +84,13 @@ PLATEAU_INLINE void smooth(const Lanes& lanes, const Parts& parts, double* __res
     rests[i] = counts ? rest : rests[i];
     value[i] = counts ? mean : value[i];
   }
+}
+
+/// All of them, in the order in which they are applied.
+PLATEAU_INLINE void filter(const Lanes& lanes, const Parts& parts, Block& block) noexcept {
+  if (lanes.state.total) accumulate(lanes, parts, block);
+  if (lanes.state.recent) average(lanes, parts, block);
+  if (lanes.state.smooth) smooth(lanes, parts, block);
 }
 
 }  // namespace plateau

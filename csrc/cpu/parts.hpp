@@ -71,11 +71,6 @@ struct Parts {
     stop_gate = gate_of(given.mode.all, given.stop_threshold.all, given.stop_threshold_mode.all, 0);
   }
 
-  /// Whether the passes below know all that these lanes do.
-  static bool know(const Lanes& lanes) noexcept {
-    return lanes.settings.rule.all == kPlateau && !lanes.state.noise;
-  }
-
   bool one_gate, nans, warms, matures, expires, first, keras, bears, targets, diverges, stops_alike;
   Gate stop_gate{};
   Spread<std::uint8_t> nan, mode, threshold_mode, counting, stop_threshold_mode;
@@ -98,6 +93,7 @@ struct Block {
   alignas(64) Flags rare;               ///< scratch: whether a pass found something rare
   alignas(64) Flags young;              ///< step < min_steps, where any lane has that
   alignas(64) Flags warm;               ///< step <= warmup_steps, where any lane has that
+  alignas(64) double filtered[kPart];   ///< what decides, where there are filters
   alignas(64) std::int64_t age[kPart];  ///< the lane's number of this step, where asked for
   bool aged;
   bool any_warm;

@@ -8,10 +8,10 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include "cpu/block.hpp"
+#include "cpu/parts.hpp"
 #include "cpu/threads.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
@@ -206,56 +206,45 @@ PLATEAU_INLINE void replay_each(const Lanes& lanes, const History& history, cons
   tile.store(lanes, record, history.epochs);
 }
 
+#define PLATEAU_REPLAY(name, T, body)                                                              \
+  PLATEAU_MULTIVERSION void name(const Lanes& lanes, const History& history, const Record& record, \
+                                 std::int64_t begin, int count) {                                  \
+    body<T>(lanes, history, record, begin, count);                                                 \
+  }
+PLATEAU_REPLAY(shared_f32, float, replay_shared)
+PLATEAU_REPLAY(shared_f64, double, replay_shared)
+PLATEAU_REPLAY(each_f32, float, replay_each)
+PLATEAU_REPLAY(each_f64, double, replay_each)
+#undef PLATEAU_REPLAY
+
 /// Lanes with optional parts: the passes of a step, over a tile for all epochs.
-template <class T, class V>
-PLATEAU_INLINE void replay_blocks(const Lanes& lanes, const History& history, const Record& record,
-                                  std::int64_t begin, int count) {
+template <class T>
+void replay_blocks(const Lanes& lanes, const History& history, const Record& record,
+                   std::int64_t begin, int count) {
   static_assert(kTile == kPart);
   const Parts parts(lanes);
   Block block;
   block.begin = begin;
   block.count = count;
-  alignas(64) std::remove_const_t<V> value[kTile];
-  alignas(64) std::int32_t improved[kTile] = {};
   Tally tallies[kTile];
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
-    gather(history.at(epoch), begin, count, value);
+    const Metrics metrics = history.at(epoch);
     block.step = lanes.steps(begin) + epoch + 1;
     Stepped done;
-    step_block<T>(lanes, parts, nullptr, static_cast<V*>(value), block, done);
-    for (int i = 0; i < count; ++i) improved[i] += block.marks[i] & kImproved;
-    for (int i = 0; done.reduced > 0 && i < count; ++i) {
-      if (!(block.marks[i] & kReduced)) continue;
-      tallies[i].cut(static_cast<std::int32_t>(epoch + 1), improved[i]);
+    step_block(lanes, parts, metrics, nullptr, block, done);
+    for (int i = 0; i < count; ++i) {
+      tallies[i].count(block.marks[i], static_cast<std::int32_t>(epoch + 1));
     }
     for (int i = 0; record.has_rows() && i < count; ++i) {
       const std::int64_t lane = begin + i;
+      const double value =
+          lanes.has_filters() ? block.filtered[i] : metric_at<double>(metrics, lane);
       write_entry(lanes, record, lane, epoch, block.marks[i],
-                  static_cast<const T*>(lanes.state.best)[lane], lanes.state.clock[lane],
-                  static_cast<double>(value[i]));
+                  static_cast<const T*>(lanes.state.best)[lane], lanes.state.clock[lane], value);
     }
   }
-  for (int i = 0; i < count; ++i) {
-    lanes.state.outcome[begin + i] = static_cast<std::uint8_t>(block.marks[i]);
-    tallies[i].improved = improved[i];
-    tallies[i].store(record, begin + i, history.epochs);
-  }
+  for (int i = 0; i < count; ++i) tallies[i].store(record, begin + i, history.epochs);
 }
-
-#define PLATEAU_REPLAY(name, ...)                                                                  \
-  PLATEAU_MULTIVERSION void name(const Lanes& lanes, const History& history, const Record& record, \
-                                 std::int64_t begin, int count) {                                  \
-    __VA_ARGS__(lanes, history, record, begin, count);                                             \
-  }
-PLATEAU_REPLAY(shared_f32, replay_shared<float>)
-PLATEAU_REPLAY(shared_f64, replay_shared<double>)
-PLATEAU_REPLAY(each_f32, replay_each<float>)
-PLATEAU_REPLAY(each_f64, replay_each<double>)
-PLATEAU_REPLAY(parts_f32, replay_blocks<float, const float>)
-PLATEAU_REPLAY(parts_f64, replay_blocks<double, const double>)
-PLATEAU_REPLAY(filtered_f32, replay_blocks<float, double>)
-PLATEAU_REPLAY(filtered_f64, replay_blocks<double, double>)
-#undef PLATEAU_REPLAY
 
 /// Lanes whose rates may rise, or that are asked why: one by one.
 template <class T>
@@ -278,12 +267,10 @@ void replay_cpu(const Lanes& lanes, const History& history, const Record& record
   const bool narrow = lanes.best_dtype == Dtype::kFloat32;
   const bool shared = history.first.stride == 0;
   auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
-  if (record.explains() || (parts && !Parts::know(lanes))) {
+  if (record.explains() || (parts && !has_passes(lanes))) {
     body = narrow ? replay_lanes<float> : replay_lanes<double>;
-  } else if (parts && lanes.has_filters()) {
-    body = narrow ? filtered_f32 : filtered_f64;
   } else if (parts) {
-    body = narrow ? parts_f32 : parts_f64;
+    body = narrow ? replay_blocks<float> : replay_blocks<double>;
   }
   for_tiles(lanes.n, history.epochs, threads,
             [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
