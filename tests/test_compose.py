@@ -535,6 +535,31 @@ def test_a_bad_state_is_refused_and_changes_nothing(spoil, error, words, batched
     assert (str(ours.state_dict()), rates_in(own(ours))) == before
 
 
+@each_plateau
+def test_a_schedule_with_an_angle_that_has_no_cosine_could_not_go_on(batched):
+    ours = composed(SCHEDULES["CosineAnnealingLR"], False, batched)
+    state = ours.state_dict()
+    before = str(state), rates_in(own(ours))
+    spoilt = copy.deepcopy(state)
+    changed(spoilt, "schedules", 0, "T_max", to=1e-309)
+    with pytest.raises(ValueError, match="this CosineAnnealingLR could not go on from it"):
+        ours.load_state_dict(spoilt)
+    assert (str(ours.state_dict()), rates_in(own(ours))) == before
+
+
+@each_plateau
+def test_a_schedule_at_its_end_is_loaded(batched):
+    def build(optimizer):
+        return OneCycleLR(optimizer, 0.5, total_steps=5)
+
+    ours, other = composed(build, False, batched), composed(build, False, batched)
+    for _ in range(4):
+        own(ours).step()
+        ours.step_schedule()
+    other.load_state_dict(ours.state_dict())
+    assert rates_in(own(other)) == rates_in(own(ours))
+
+
 class Stubborn(ExponentialLR):
     """Loads half of a state, and raises."""
 

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, MultiplicativeLR
+from torch.optim.lr_scheduler import (
+    CyclicLR,
+    LambdaLR,
+    LRScheduler,
+    MultiplicativeLR,
+    OneCycleLR,
+)
 
 from ..lanes.readable import check_readable, kind_of
 from ..lanes.table import RATE, SETTINGS
@@ -184,6 +190,12 @@ def _may_be_rehearsed(schedule: LRScheduler) -> bool:
     return torchs and not calls and all(map(_may_be_rehearsed, parts))
 
 
+def _is_over(schedule: LRScheduler) -> bool:
+    """Whether a step led past the end that one of torch's schedules has."""
+    ends = isinstance(schedule, OneCycleLR) and schedule.last_epoch > schedule.total_steps
+    return ends or any(map(_is_over, getattr(schedule, "_schedulers", ())))
+
+
 def _rehearse(schedule: LRScheduler, state: Any, rates: Sequence[float], label: str) -> None:
     """Load a state into a copy, on a stand-in for the optimizer, and step that for a while."""
     name, optimizer = type(schedule).__name__, schedule.optimizer
@@ -198,8 +210,10 @@ def _rehearse(schedule: LRScheduler, state: Any, rates: Sequence[float], label: 
             for _ in range(REHEARSED):
                 try:
                     twin.step()
-                except ValueError:  # so a schedule says that it has come to its end
-                    return
+                except ValueError:
+                    if _is_over(twin):
+                        return
+                    raise
                 for i, group in enumerate(twin.optimizer.param_groups):
                     checked_rate(RATE, group["lr"], f"rate of group {i}")
     except Exception as error:
