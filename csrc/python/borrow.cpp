@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "python/borrow.hpp"
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -53,15 +55,19 @@ bool negated(PyObject* is_neg, PyObject* array) noexcept {
   return !plain;
 }
 
-/// The type met last is remembered: programs step with one array type all their life. To ask a type
-/// can run any code of its metaclass, which may come here again, so what is remembered is replaced
-/// only when the asking is over, and what is returned is a copy.
+/// The types met last are remembered: programs step with an array type or two all their life, and
+/// torch's optimizers with parameters and gradients in turn. To ask a type can run any code of its
+/// metaclass, which may come here again, so what is remembered is replaced only when the asking is
+/// over, and what is returned is a copy.
 Producer producer_of(py::handle array) noexcept {
-  static Producer remembered;
+  static std::array<Producer, 4> remembered;
+  static std::size_t next = 0;
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(array.ptr()));
-  if (type == remembered.type) return remembered;
+  for (const Producer& known : remembered) {
+    if (type == known.type) return known;
+  }
   const Producer found = inspect(type);
-  const Producer old = std::exchange(remembered, found);
+  const Producer old = std::exchange(remembered[next++ % remembered.size()], found);
   Py_XDECREF(old.is_neg);
   Py_XDECREF(old.storage_offset);
   Py_XDECREF(old.type);
