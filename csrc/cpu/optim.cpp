@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The host loops of the optimizers: pieces of rows, dealt out to threads, each in one vector pass.
 #include <algorithm>
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -14,7 +14,8 @@
 namespace plateau {
 namespace {
 
-constexpr std::int64_t kWork = 1 << 16;  // elements that are worth a thread
+constexpr std::int64_t kWork = 1 << 16;   // elements that are worth a thread
+constexpr std::int64_t kPiece = 1 << 15;  // that a thread takes at once: fewer ends of loops
 
 #if defined(_MSC_VER)
 #define PLATEAU_RESTRICT __restrict
@@ -105,26 +106,28 @@ template <class Kind>
 void update_on_host(const Update<Kind>& update, const std::vector<Stacked>& tensors, Dtype dtype,
                     int threads) {
   if (update.is_skipped()) return;
-  std::vector<std::int64_t> ends;  // of each tensor's pieces
   std::int64_t pieces = 0, elements = 0;
   for (const Stacked& tensor : tensors) {
     for (std::int64_t lane = 0; tensor.step && lane < update.n; ++lane) {
       if (update.moves(lane)) tensor.step[lane] += 1;
     }
-    ends.push_back(pieces += Pieces(update.n, tensor.width).count());
+    pieces += Pieces(update.n, tensor.width, kPiece).count();
     elements += update.n * tensor.width;
   }
-  const auto move = move_of(update.kind, dtype);
-  const auto take = [&](std::int64_t i) {
-    const auto found = std::upper_bound(ends.begin(), ends.end(), i);
-    const auto& tensor = tensors[static_cast<std::size_t>(found - ends.begin())];
-    const Pieces cut(update.n, tensor.width);
-    move(update, tensor, cut.at(i - (*found - cut.count())));
-  };
   const std::int64_t worth = std::min(pieces, elements / kWork + 1);
-  std::atomic<std::int64_t> next{0};
-  on_team(static_cast<int>(std::min<std::int64_t>(threads, worth)),
-          taking_turns(next, pieces, take));
+  const auto used = static_cast<int>(std::min<std::int64_t>(threads, worth));
+  std::vector<Shares> shares;  // of each tensor: as torch's operations on it, which come before
+  for (const Stacked& tensor : tensors) {
+    shares.emplace_back(Pieces(update.n, tensor.width, kPiece).count(), used);
+  }
+  const auto move = move_of(update.kind, dtype);
+  on_team(used, [&](int share) {
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const Stacked& tensor = tensors[i];
+      const Pieces cut(update.n, tensor.width, kPiece);
+      shares[i].take(share, [&](std::int64_t piece) { move(update, tensor, cut.at(piece)); });
+    }
+  });
 }
 
 }  // namespace

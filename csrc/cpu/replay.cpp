@@ -5,7 +5,6 @@
 #include "plateau/replay.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -29,13 +28,13 @@ template <class Body>
 void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& body) {
   const std::int64_t tiles = (n + kTile - 1) / kTile;
   const std::int64_t worth = std::min(tiles, n * epochs / kWork + 1);
-  std::atomic<std::int64_t> next{0};
   const auto take = [&](std::int64_t tile) {
     const std::int64_t begin = tile * kTile;
     body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
   };
-  on_threads(static_cast<int>(std::min<std::int64_t>(threads, worth)),
-             taking_turns(next, tiles, take));
+  const auto used = static_cast<int>(std::min<std::int64_t>(threads, worth));
+  Shares shares(tiles, used);
+  on_threads(used, [&](int share) { shares.take(share, take); });
 }
 
 constexpr std::int32_t kBearsAll = std::numeric_limits<std::int32_t>::max();

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -15,16 +17,51 @@
 
 namespace plateau {
 
-/// Calls `work()` on up to `threads` new threads, and on this one.
+/// Items dealt out in shares of neighbours.
+class Shares {
+ public:
+  Shares(std::int64_t items, int shares) : shares_(static_cast<std::size_t>(shares)) {
+    for (int i = 0; i < shares; ++i) {
+      Share& share = shares_[static_cast<std::size_t>(i)];
+      share.next = items * i / shares;
+      share.end = items * (i + 1) / shares;
+    }
+  }
+
+  /// Calls `body(item)` for what nobody has taken of a share yet.
+  template <class Body>
+  void take(int index, const Body& body) {
+    Share& share = shares_[static_cast<std::size_t>(index)];
+    for (std::int64_t item = share.next++; item < share.end; item = share.next++) body(item);
+  }
+
+ private:
+  struct alignas(64) Share {  // each on a cache line of its own
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+  };
+  std::vector<Share> shares_;
+};
+
+/// Calls `work(share)` for each of `threads` shares, the one of this thread first: it meets the
+/// same items in every step, and finds them in its caches. Then it helps the others.
+template <class Work>
+void work_through(int thread, int threads, const Work& work) {
+  for (int i = 0; i < threads; ++i) work((thread + i) % threads);
+}
+
+/// The work of `threads` shares on as many threads: this one, and new ones.
 template <class Work>
 void on_threads(int threads, const Work& work) {
   std::vector<std::thread> others;
   try {
-    for (int i = 1; i < threads; ++i) others.emplace_back(work);
+    for (int i = 1; i < threads; ++i) {
+      others.emplace_back([i, threads, &work] { work_through(i, threads, work); });
+    }
   } catch (const std::system_error&) {  // no more threads to be had: those there are do it all
   } catch (const std::bad_alloc&) {
   }
-  work();
+  work_through(0, threads, work);
   for (std::thread& other : others) other.join();
 }
 
@@ -35,22 +72,21 @@ template <class Work>
 void on_team(int threads, const Work& work) {
 #if defined(__linux__)
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+  using Number = int (*)();
   static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  if (parallel && threads > 1) {
-    const auto call = [](void* body) { (*static_cast<const Work*>(body))(); };
-    parallel(call, const_cast<Work*>(&work), static_cast<unsigned>(threads), 0);
+  static const auto number = reinterpret_cast<Number>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
+  if (parallel && number && threads > 1) {
+    const std::pair<int, const Work&> all(threads, work);
+    const auto call = [](void* given) {
+      const auto& [shares, body] = *static_cast<const std::pair<int, const Work&>*>(given);
+      work_through(number(), shares, body);
+    };
+    parallel(call, const_cast<std::pair<int, const Work&>*>(&all), static_cast<unsigned>(threads),
+             0);
     return;
   }
 #endif
   on_threads(threads, work);
-}
-
-/// `work()` that takes `items` one after another and calls `body(item)`, with others that do so.
-template <class Body>
-auto taking_turns(std::atomic<std::int64_t>& next, std::int64_t items, const Body& body) {
-  return [&next, items, &body] {
-    for (std::int64_t item = next++; item < items; item = next++) body(item);
-  };
 }
 
 }  // namespace plateau

@@ -66,30 +66,31 @@ struct Piece {
   std::int64_t first;  ///< element of that row
   int size;            ///< elements, of all rows
 };
-constexpr std::int64_t kPieceSize = 4096;
+constexpr std::int64_t kPieceSize = 4096;  // on a device; the host takes more
 constexpr std::int64_t kPieceRows = 256;
 
 /// How tensors of one width are cut into pieces.
 struct Pieces {
-  PLATEAU_HD Pieces(std::int64_t n, std::int64_t width) : n(n), width(width) {
-    const std::int64_t fit = kPieceSize / width;
+  PLATEAU_HD Pieces(std::int64_t n, std::int64_t width, std::int64_t size = kPieceSize)
+      : n(n), width(width), size(size) {
+    const std::int64_t fit = size / width;
     rows = fit < 1 ? 1 : fit > kPieceRows ? kPieceRows : fit;
-    per_row = fit < 1 ? (width + kPieceSize - 1) / kPieceSize : 1;
+    per_row = fit < 1 ? (width + size - 1) / size : 1;
   }
   PLATEAU_HD std::int64_t count() const {
     return per_row > 1 ? n * per_row : (n + rows - 1) / rows;
   }
   PLATEAU_HD Piece at(std::int64_t i) const {
     if (per_row > 1) {
-      const std::int64_t first = i % per_row * kPieceSize, rest = width - first;
-      return {i / per_row, 1, first, static_cast<int>(rest < kPieceSize ? rest : kPieceSize)};
+      const std::int64_t first = i % per_row * size, rest = width - first;
+      return {i / per_row, 1, first, static_cast<int>(rest < size ? rest : size)};
     }
     const std::int64_t row = i * rows, rest = n - row;
     const auto taken = static_cast<int>(rest < rows ? rest : rows);
     return {row, taken, 0, static_cast<int>(taken * width)};
   }
 
-  std::int64_t n, width, rows, per_row;
+  std::int64_t n, width, size, rows, per_row;
 };
 
 /// A gradient as it stands in memory once the scale is taken out, as torch's fused optimizers leave

@@ -69,7 +69,6 @@ class LaneOptimizer(Optimizer):
 
     # -- the step ---------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what ``closure`` returns, None without one.
 
@@ -110,8 +109,9 @@ class LaneOptimizer(Optimizer):
         for each in steps:
             each.run(threads)
         if "grad_scale" in amp:  # these are unscaled now, as torch's fused optimizers leave them
-            for given, grad in copied:
-                given.copy_(grad)
+            with torch.no_grad():
+                for given, grad in copied:
+                    given.copy_(grad)
             written += [param.grad for param in written]
         torch.autograd.graph.increment_version(written)
         return loss
