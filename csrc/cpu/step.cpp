@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
@@ -20,6 +19,7 @@ namespace {
 constexpr int kBlock = 512;
 constexpr int kChunk = 64;         // of lanes that are cut together: their rates are 8 bytes wide
 constexpr int kMany = kBlock / 8;  // fired lanes of a block from which cutting them together pays
+constexpr int kAhead = 3;          // blocks that are stepped while memory for a cut is on its way
 
 using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
 
@@ -115,6 +115,7 @@ PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int
 /// The lanes of a block that fired, waiting for their rates to arrive from memory.
 struct Fired {
   std::int64_t lane[kBlock];
+  std::int32_t bits[kBlock];  // of their outcomes: written last, as a byte may alias any pointer
   int count = 0;
 };
 
@@ -139,9 +140,12 @@ std::int64_t cut_fired(const Lanes& lanes, std::int64_t step, Fired& fired) noex
   std::int64_t reduced = 0;
   for (int k = 0; k < fired.count; ++k) {
     const std::int64_t lane = fired.lane[k];
-    const int bits = end_fire(lanes, lane, step, cut_lane(lanes, lane), lanes.state.clock[lane]);
-    lanes.state.outcome[lane] |= static_cast<std::uint8_t>(bits);
-    reduced += (bits & kReduced) != 0;
+    fired.bits[k] = end_fire(lanes, lane, step, cut_lane(lanes, lane), lanes.state.clock[lane]);
+    reduced += (fired.bits[k] & kReduced) != 0;
+  }
+  std::uint8_t* outcome = lanes.state.outcome;
+  for (int k = 0; k < fired.count; ++k) {
+    outcome[fired.lane[k]] |= static_cast<std::uint8_t>(fired.bits[k]);
   }
   fired.count = 0;
   return reduced;
@@ -183,8 +187,8 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   alignas(64) Marks marks;
   const Repeated repeated(lanes);
   const bool uniform_cut = lanes.uniform_cut();
-  Fired fired[2];  // a block's lanes are cut while the rates of the next one's arrive
-  Fired *now = &fired[0], *before = &fired[1];
+  Fired fired[kAhead + 1];  // a block's lanes are cut while the rates of the next ones' arrive
+  int at = 0;
   const std::int64_t step = lanes.n > 0 ? lanes.steps(0) + 1 : 0;  // all counts are equal here
   bool improved = false;
   std::int64_t reduced = 0;
@@ -209,17 +213,17 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
       std::int32_t bits = 0;
       for (int i = 0; i < count; ++i) bits += marks[i] & kFired;
       if (bits >= kMany * kFired && uniform_cut) {
-        for (int at = 0; at < count; at += kChunk) {
-          reduced += cut_many(lanes, begin + at, std::min(kChunk, count - at), step, marks + at);
+        for (int i = 0; i < count; i += kChunk) {
+          reduced += cut_many(lanes, begin + i, std::min(kChunk, count - i), step, marks + i);
         }
       } else {
-        std::swap(now, before);
-        find_fired(lanes, begin, count, *now);
-        reduced += cut_fired(lanes, step, *before);
+        find_fired(lanes, begin, count, fired[at]);
+        at = (at + 1) % (kAhead + 1);
+        reduced += cut_fired(lanes, step, fired[at]);
       }
     }
   }
-  reduced += cut_fired(lanes, step, *now);
+  for (Fired& waiting : fired) reduced += cut_fired(lanes, step, waiting);
   return {reduced, improved, false};
 }
 

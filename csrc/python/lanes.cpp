@@ -294,7 +294,7 @@ PyObject* step_masked_fast(Batch& batch, PyObject* const* args) noexcept {
 }  // namespace
 
 void register_lanes(py::module_& m) {
-  py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Zero bytes that the core owns.")
+  py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Uninitialised bytes that the core owns.")
       .def(py::init<std::size_t>(), py::arg("size"))
       .def_buffer(&Memory::info);
   py::class_<Batch> lanes(m, "Lanes", "N lanes over tensors that the caller allocated.");

@@ -6,18 +6,27 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace plateau {
 
+/// Uninitialised bytes. Where there are many they lie in huge pages, if the system has any: a step
+/// touches a few bytes of each page of a dozen arrays, and finding the pages takes longer than that.
 class Memory {
  public:
   explicit Memory(std::size_t bytes)
-      : bytes_(bytes), memory_(::operator new(bytes, std::align_val_t{kAlignment})) {
-    std::memset(memory_, 0, bytes);
+      : bytes_(bytes),
+        alignment_(bytes < kHuge ? kVector : kHuge),
+        memory_(::operator new(bytes, std::align_val_t{alignment_})) {
+#if defined(MADV_HUGEPAGE)
+    if (alignment_ == kHuge) madvise(memory_, bytes / kHuge * kHuge, MADV_HUGEPAGE);
+#endif
   }
-  ~Memory() { ::operator delete(memory_, std::align_val_t{kAlignment}); }
+  ~Memory() { ::operator delete(memory_, std::align_val_t{alignment_}); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
@@ -26,8 +35,9 @@ class Memory {
   }
 
  private:
-  static constexpr std::size_t kAlignment = 64;  // of a vector, and what borrow() looks for
-  std::size_t bytes_;
+  static constexpr std::size_t kVector = 64;      // what borrow() looks for, too
+  static constexpr std::size_t kHuge = 1U << 21;  // a huge page on x86-64, and on most of ARM
+  std::size_t bytes_, alignment_;
   void* memory_;
 };
 

@@ -16,7 +16,7 @@ from .device import check_device, check_dtype
 from .events import Cuts, read_events
 from .halving import halved
 from .inputs import mask_of, readable
-from .memory import Handed, owned
+from .memory import Handed, handed, placed_well
 from .operator import Connection, found_by, step_
 from .readable import kind_of
 from .saved import check_held, restored, snapshot
@@ -733,13 +733,17 @@ class PlateauLanes:
         old_settings = {} if old is None else old.settings
         fields = {name: kept(old_fields.get(name), each) for name, each in new.fields.items()}
         settings = {name: kept(old_settings.get(name), v) for name, v in new.settings.items()}
-        handed = {} if old is None else dict(self._handed)
-        for name in ("published", "best"):
-            if fields[name] is not old_fields.get(name):
-                handed[name] = owned(fields[name])
-                fields[name] = handed[name].tensor
+        out = {} if old is None else dict(self._handed)
+        for name, field in fields.items():
+            if field is old_fields.get(name):
+                continue
+            if name in ("published", "best"):
+                out[name] = handed(field)
+                fields[name] = out[name].tensor
+            else:
+                fields[name] = placed_well(field)
         state = LaneState(fields, settings, new.groups, new.offsets, new.capacity)
-        self._connect(state, handed, (targets, values) if targets else ())
+        self._connect(state, out, (targets, values) if targets else ())
 
     def _connect(
         self, state: LaneState, handed: dict[str, Handed], copies: tuple[Any, ...] = ()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from .memory import vector
 from .settings import BAND, Settings, check_averages, joined, offsets_of, placed, uses_parts
 from .table import BITS, SETTINGS, STATE, Row
 
@@ -60,10 +61,10 @@ class LaneState:
     ) -> LaneState:
         """Return ``n`` lanes that have not been stepped; ``rate`` is float64, one per group."""
         start = {
-            "best": torch.zeros(n, dtype=dtype, device=device),
-            "clock": torch.zeros(n, dtype=torch.int32, device=device),  # tells how many lanes
-            "start_rate": rate.to(device, copy=True),
-            "rate": rate.to(device, copy=True),
+            "best": torch.empty(n, dtype=dtype, device=device),  # until its settings are known
+            "clock": vector(n, torch.int32, device).zero_(),  # tells how many lanes
+            "start_rate": vector(len(rate), rate.dtype, device).copy_(rate),
+            "rate": vector(len(rate), rate.dtype, device).copy_(rate),
             "published": rate.to(device).float(),
         }
         groups = None if offsets is None else offsets.diff().tolist()
@@ -143,7 +144,7 @@ class LaneState:
     def fresh(self, row: Row) -> Tensor:
         """Return a field as it begins."""
         dtype = row.dtype or self.dtype
-        return torch.full((self.size_of(row),), row.first, dtype=dtype, device=self.device)
+        return vector(self.size_of(row), dtype, self.device).fill_(row.first)
 
     def complete(self) -> LaneState:
         """Return the lanes with the fields that they need and do not have yet."""
