@@ -15,7 +15,8 @@
 namespace plateau {
 
 /// Uninitialised bytes. Where there are many they lie in huge pages, if the system has any: a step
-/// touches a few bytes of each page of a dozen arrays, and finding the pages takes longer than that.
+/// touches a few bytes of each page of a dozen arrays, and finding the pages takes longer than
+/// that.
 class Memory {
  public:
   explicit Memory(std::size_t bytes)
