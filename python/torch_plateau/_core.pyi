@@ -30,7 +30,7 @@ __all__: list[str] = [
 
 class Memory:
     """
-    Zero bytes that the core owns.
+    Uninitialised bytes that the core owns.
     """
     def __init__(self, size: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
