@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/passes.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
 #include "plateau/metric.hpp"
@@ -16,100 +17,32 @@
 namespace plateau {
 namespace {
 
-constexpr int kBlock = 512;
 constexpr int kChunk = 64;         // of lanes that are cut together: their rates are 8 bytes wide
 constexpr int kMany = kBlock / 8;  // fired lanes of a block from which cutting them together pays
 constexpr int kAhead = 3;          // blocks that are stepped while memory for a cut is on its way
 
 using Marks = std::int32_t[kBlock];  // Outcome bits, as wide as the clock
 
-/// marks[i] = whether lane i improved. Returns whether any did.
-template <class T, class GateOf>
-PLATEAU_INLINE std::int32_t mark_improved(const T* __restrict metric, const T* __restrict best,
-                                          int count, GateOf gate_of, Marks& marks) {
-  std::int32_t any = 0;
-  for (int i = 0; i < count; ++i) {
-    const std::int32_t mark =
-        improves(static_cast<double>(metric[i]), static_cast<double>(best[i]), gate_of(i));
-    marks[i] = mark;
-    any |= mark;
-  }
-  return any;
-}
-
-/// A setting of a block's lanes as an array: its own, or `same`, which holds the one value.
-template <class S>
-const S* array_of(const Setting<S>& setting, std::int64_t begin, const S* same) noexcept {
-  return setting.each ? setting.each + begin : same;
-}
-
-/// The settings that make a gate, repeated for a block where they are one for all lanes. Filled
-/// only where some of them are one per lane.
-struct Repeated {
-  explicit Repeated(const Lanes& lanes) noexcept {
-    if (lanes.one_gate) return;
-    const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n));
-    std::fill_n(threshold, count, lanes.settings.threshold.all);
-    std::fill_n(atol, count, lanes.settings.atol.all);
-    std::fill_n(mode, count, lanes.settings.mode.all);
-    std::fill_n(threshold_mode, count, lanes.settings.threshold_mode.all);
-  }
-  alignas(64) double threshold[kBlock];
-  alignas(64) double atol[kBlock];
-  alignas(64) std::uint8_t mode[kBlock];
-  alignas(64) std::uint8_t threshold_mode[kBlock];
-};
-
+/// marks: which lanes improved. Returns whether any did.
 template <class T>
-PLATEAU_INLINE std::int32_t mark_improved(const T* metric, const T* best, std::int64_t begin,
-                                          int count, const Lanes& lanes, const Repeated& repeated,
-                                          Marks& marks) {
-  if (lanes.one_gate) {
-    const Gate gate = lanes.gate;
-    if (gate.maximize) {
-      return mark_improved(
-          metric, best, count, [=](int) { return Gate{gate.scale, gate.shift, true}; }, marks);
-    }
-    return mark_improved(
-        metric, best, count, [=](int) { return Gate{gate.scale, gate.shift, false}; }, marks);
-  }
-  const Settings& settings = lanes.settings;
-  const double* threshold = array_of(settings.threshold, begin, repeated.threshold);
-  const double* atol = array_of(settings.atol, begin, repeated.atol);
-  const std::uint8_t* mode = array_of(settings.mode, begin, repeated.mode);
-  const std::uint8_t* relative = array_of(settings.threshold_mode, begin, repeated.threshold_mode);
-  const auto gate_of_lane = [=](int i) {
-    Gate gate = gate_of(mode[i], threshold[i], relative[i], atol[i]);
-    gate.safe = false;  // such lanes have a loop of their own
-    return gate;
-  };
-  return mark_improved(metric, best, count, gate_of_lane, marks);
-}
-
-/// clock = tick(clock); marks |= kFired where the lane fires. Returns whether any does.
-template <class BorneBy>
-PLATEAU_INLINE std::int32_t advance(std::int32_t* __restrict clock, int count, BorneBy borne_by,
-                                    Marks& marks) {
-  std::int32_t any = 0;
-  for (int i = 0; i < count; ++i) {
-    const std::int32_t next = tick(clock[i], marks[i] != 0);
-    const std::int32_t fired = fires(next, borne_by(i)) ? kFired : 0;
-    clock[i] = next;
-    marks[i] |= fired;
-    any |= fired;
-  }
+PLATEAU_INLINE std::int32_t improve(const Lanes& lanes, const Gates& gates, std::int64_t begin,
+                                    int count, const T* metric, T* best, Marks& marks) {
+  const std::int32_t any = gates.with<false>(lanes, begin, [&](auto gate_of) PLATEAU_INLINED {
+    return mark_improved(metric, best, count, All{}, gate_of, marks);
+  });
+  if (!any) return 0;
+  for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
   return any;
 }
 
-PLATEAU_INLINE std::int32_t advance(std::int32_t* clock, std::int64_t begin, int count,
-                                    const Settings& settings, Marks& marks) {
-  const std::uint8_t counting = settings.counting.all;  // one per lane has a loop of its own
-  if (settings.patience.each) {
-    const std::int32_t* each = settings.patience.each + begin;
-    return advance(clock, count, [=](int i) { return borne(each[i], counting); }, marks);
-  }
-  const std::int32_t all = borne(settings.patience.all, counting);
-  return advance(clock, count, [=](int) { return all; }, marks);
+/// The clocks; marks: which lanes fire too. Returns whether any does.
+PLATEAU_INLINE std::int32_t advance(const Lanes& lanes, std::int64_t begin, int count,
+                                    Marks& marks) {
+  const std::uint8_t counting = lanes.settings.counting.all;  // one per lane has another loop
+  return with(lanes.settings.patience, begin, [&](auto patience) PLATEAU_INLINED {
+    const auto bears = [=](int i) { return borne(patience(i), counting); };
+    return advance(lanes.state.clock + begin, count, All{}, Tick{}, bears, marks);
+  });
 }
 
 /// The lanes of a block that fired, waiting for their rates to arrive from memory.
@@ -185,7 +118,7 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
   alignas(64) T gathered[kBlock];
   alignas(64) Marks marks;
-  const Repeated repeated(lanes);
+  const Gates gates(lanes);
   const bool uniform_cut = lanes.uniform_cut();
   Fired fired[kAhead + 1];  // a block's lanes are cut while the rates of the next ones' arrive
   int at = 0;
@@ -201,12 +134,8 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
     } else {
       gather(metrics, begin, count, gathered);
     }
-    if (mark_improved(metric, best, begin, count, lanes, repeated, marks)) {
-      for (int i = 0; i < count; ++i) best[i] = marks[i] ? metric[i] : best[i];
-      improved = true;
-    }
-    const std::int32_t any =
-        advance(lanes.state.clock + begin, begin, count, lanes.settings, marks);
+    improved |= improve(lanes, gates, begin, count, metric, best, marks) != 0;
+    const std::int32_t any = advance(lanes, begin, count, marks);
     std::uint8_t* outcome = lanes.state.outcome + begin;
     for (int i = 0; i < count; ++i) outcome[i] = static_cast<std::uint8_t>(marks[i]);
     if (any) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "plateau/lanes.hpp"
-#include "plateau/metric.hpp"
+#include "plateau/types.hpp"
 
 // One binary, the best vector unit of the machine it runs on: the loader picks the clone, which is
 // before ThreadSanitizer is ready for what it picks with.
@@ -17,18 +17,19 @@
 #define PLATEAU_MULTIVERSION
 #endif
 
+// What such a function calls is compiled with it, for the same vector unit.
+#if defined(__GNUC__)
+#define PLATEAU_FLAT __attribute__((flatten))
+#else
+#define PLATEAU_FLAT
+#endif
+
 namespace plateau {
 
-/// Copies elements [begin, begin + count) of `metrics` into `out` as T.
-template <class T>
-void gather(const Metrics& metrics, std::int64_t begin, std::int64_t count, T* out) noexcept {
-  visit(metrics.dtype, [&](auto* tag) {
-    const auto* from = static_cast<decltype(tag)>(metrics.data) + begin * metrics.stride;
-    for (std::int64_t i = 0; i < count; ++i) {
-      out[i] = static_cast<T>(value(from[i * metrics.stride]));
-    }
-  });
-}
+/// Copies elements [begin, begin + count) of `metrics` into `out`, which must hold them exactly
+/// (double rounds 64-bit integers as Python does).
+void gather(const Metrics& metrics, std::int64_t begin, int count, float* out) noexcept;
+void gather(const Metrics& metrics, std::int64_t begin, int count, double* out) noexcept;
 
 /// Asks for the memory that cutting a lane will touch: it is cold, and a handful of misses for
 /// every lane in turn would cost more than all the rest.

@@ -11,7 +11,9 @@
 // Host loops are compiled for several targets, other ones than the rest, so their callees must be
 // inlined.
 #if defined(__GNUC__)
-#define PLATEAU_INLINE inline __attribute__((always_inline))
+#define PLATEAU_INLINED __attribute__((always_inline))  // after the parameters of a lambda
+#define PLATEAU_INLINE inline PLATEAU_INLINED
 #else
+#define PLATEAU_INLINED
 #define PLATEAU_INLINE __forceinline
 #endif

@@ -58,9 +58,8 @@ PLATEAU_HD inline std::int32_t tick(std::int32_t clock, bool improved) noexcept 
 /// The same as Keras counts: the step on which the cooldown ends may be a bad one. The count
 /// stops at the largest patience: where no rate can be lowered, nothing sets Keras' count back.
 PLATEAU_HD inline std::int32_t tick_keras(std::int32_t clock, bool improved) noexcept {
-  if (clock < -1) return clock + 1;
-  if (improved) return 0;
-  return clock < 0 ? 1 : clock < static_cast<std::int32_t>(kMost) ? clock + 1 : clock;
+  const std::int32_t up = clock + (clock < static_cast<std::int32_t>(kMost));
+  return (improved & (clock >= -1)) ? 0 : clock == -1 ? 1 : up;
 }
 
 /// The bad steps that are borne. Keras and optax cut on bad step number `patience`, and on the

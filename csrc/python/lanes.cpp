@@ -180,15 +180,14 @@ class Batch {
     return true;
   }
 
-  /// Whether `mask` is a contiguous bool or uint8 vector, one for each lane.
+  /// Whether `mask` is a contiguous bool vector, one for each lane.
   bool reads_mask(py::handle mask, const std::uint8_t*& out) const {
     DLTensor flags;
     if (!locate(mask, flags) || !is_here(flags)) return false;  // no bool is negated
-    const auto dtype = dtype_of(flags.dtype);
     out = static_cast<const std::uint8_t*>(data_of(flags));
     return flags.ndim == 1 && flags.shape[0] == lanes_.n &&
-           (flags.shape[0] < 2 || flags.strides[0] == 1) &&
-           (dtype == Dtype::kBool || dtype == Dtype::kUInt8) && (out || lanes_.n == 0);
+           (flags.shape[0] < 2 || flags.strides[0] == 1) && dtype_of(flags.dtype) == Dtype::kBool &&
+           (out || lanes_.n == 0);
   }
 
   History history_of(py::handle array) const {

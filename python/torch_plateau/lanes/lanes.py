@@ -184,8 +184,11 @@ class PlateauLanes:
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
         elif active is not None:
-            active = mask_of("active", active, len(self), self.device)
-            self._step_and_tell(self._core.step_masked(metrics, active), metrics, active)
+            answer = self._core.step_masked(metrics, active)
+            if answer == _core.UNREADABLE:
+                active = mask_of("active", active, len(self), self.device)
+                answer = self._core.step_masked(metrics, active)
+            self._step_and_tell(answer, metrics, active)
         elif self._on_reduce is not None:
             self._step_and_tell(self._core.step(metrics), metrics)
         elif (answer := self._advance(metrics)) < 0:
