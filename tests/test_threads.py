@@ -188,7 +188,7 @@ FORK = """
     import torch
     from torch_plateau import PlateauLanes
     warnings.simplefilter("ignore")  # of threads beside a fork, from Python 3.12 on
-    torch.set_num_threads(1)  # those of torch itself are not in a child
+    torch.set_num_threads({threads})
     lanes = PlateauLanes({n}, 0.1, patience=1, factor=0.9)
     metrics = torch.rand({n})
 
@@ -204,6 +204,7 @@ FORK = """
             signal.alarm(20)  # ends one that hangs
             counts = lanes.num_steps.item()
             lanes.step(metrics)
+            torch.set_num_threads(1)  # those of torch itself are not in a child
             whole = lanes.num_bad_epochs.unique().numel() == 1 and lanes.num_steps == counts + 1
             os._exit(0 if whole else 3)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -213,9 +214,37 @@ FORK = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
-@pytest.mark.parametrize("n", [1000, 2_000_000])
-def test_a_process_that_is_forked_beside_a_step_can_step_on(n):
-    run_in_child(FORK.format(n=n))
+@pytest.mark.parametrize(("n", "threads"), [(1000, 1), (2_000_000, 1), (2_000_000, 2)])
+def test_a_process_that_is_forked_beside_a_step_can_step_on(n, threads):
+    run_in_child(FORK.format(n=n, threads=threads))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"nan": "skip", "stop_patience": 9}], ids=["plain", "parts"]
+)
+def test_a_step_of_many_lanes_is_the_same_on_any_number_of_threads(settings):
+    n, threads_before = 700_001, torch.get_num_threads()
+    random = torch.Generator().manual_seed(5)
+    history = torch.rand(6, n, generator=random)
+    history[torch.rand(6, n, generator=random) < 0.01] = torch.nan
+    mask = torch.rand(n, generator=random) < 0.9
+    every = [
+        PlateauLanes(n, 0.1, patience=1, cooldown=1, dtype=torch.float32, **settings)
+        for _ in range(3)
+    ]
+    try:
+        for epoch, metrics in enumerate(history):
+            for threads, lanes in zip((1, 2, 5), every, strict=True):
+                torch.set_num_threads(threads)
+                lanes.step(metrics, mask if epoch % 2 else None)
+    finally:
+        torch.set_num_threads(threads_before)
+    alone, *shared = (lanes.state_dict() for lanes in every)
+    assert every[0].num_reductions.sum() > n
+    for state in shared:
+        for name, value in alone.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(state[name].nan_to_num(7), value.nan_to_num(7)), name
 
 
 def test_a_child_that_is_forked_while_lanes_are_changed_can_change_them():

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "cpu/passes.hpp"
+#include "cpu/pieces.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
 #include "plateau/metric.hpp"
@@ -112,8 +113,10 @@ PLATEAU_INLINE std::int32_t cut_many(const Lanes& lanes, std::int64_t begin, int
   return total;
 }
 
+/// A step of the lanes from `from` to `to`.
 template <class T>
-PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
+PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics, std::int64_t from,
+                                  std::int64_t to) {
   constexpr Dtype kLane = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
   const bool in_place = metrics.dtype == kLane && metrics.stride == 1;
   alignas(64) T gathered[kBlock];
@@ -125,8 +128,8 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   const std::int64_t step = lanes.n > 0 ? lanes.steps(0) + 1 : 0;  // all counts are equal here
   bool improved = false;
   std::int64_t reduced = 0;
-  for (std::int64_t begin = 0; begin < lanes.n; begin += kBlock) {
-    const int count = static_cast<int>(std::min<std::int64_t>(kBlock, lanes.n - begin));
+  for (std::int64_t begin = from; begin < to; begin += kBlock) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kBlock, to - begin));
     T* best = static_cast<T*>(lanes.state.best) + begin;
     const T* metric = gathered;
     if (in_place) {
@@ -156,13 +159,14 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics) {
   return {reduced, improved, false};
 }
 
-PLATEAU_MULTIVERSION Stepped step_f32(const Lanes& lanes, const Metrics& metrics) {
-  return step_lanes<float>(lanes, metrics);
-}
-
-PLATEAU_MULTIVERSION Stepped step_f64(const Lanes& lanes, const Metrics& metrics) {
-  return step_lanes<double>(lanes, metrics);
-}
+#define PLATEAU_STEP(name, T)                                                                      \
+  PLATEAU_MULTIVERSION Stepped name(const Lanes& lanes, const Metrics& metrics, std::int64_t from, \
+                                    std::int64_t to) {                                             \
+    return step_lanes<T>(lanes, metrics, from, to);                                                \
+  }
+PLATEAU_STEP(step_f32, float)
+PLATEAU_STEP(step_f64, double)
+#undef PLATEAU_STEP
 
 }  // namespace
 
@@ -184,9 +188,11 @@ double read(const void* element, Dtype dtype) noexcept {
   return metric_at<double>(Metrics{element, 1, dtype}, 0);
 }
 
-Stepped step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept {
-  const Stepped done =
-      lanes.best_dtype == Dtype::kFloat32 ? step_f32(lanes, metrics) : step_f64(lanes, metrics);
+Stepped step_cpu(const Lanes& lanes, const Metrics& metrics, int threads) noexcept {
+  const auto step = lanes.best_dtype == Dtype::kFloat32 ? step_f32 : step_f64;
+  const Stepped done = step_in_pieces(
+      lanes.n, threads,
+      [&](std::int64_t from, std::int64_t to) noexcept { return step(lanes, metrics, from, to); });
   lanes.count_steps(1);
   return done;
 }

@@ -5,6 +5,7 @@
 
 #include "cpu/block.hpp"
 #include "cpu/parts.hpp"
+#include "cpu/pieces.hpp"
 #include "plateau/lane.hpp"
 #include "plateau/metric.hpp"
 #include "plateau/step.hpp"
@@ -13,9 +14,10 @@ namespace plateau {
 namespace {
 
 template <class T>
-Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active) noexcept {
+Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                  std::int64_t from, std::int64_t to) noexcept {
   Stepped done;
-  for (std::int64_t lane = 0; lane < lanes.n; ++lane) {
+  for (std::int64_t lane = from; lane < to; ++lane) {
     int outcome = 0;
     if (!active || active[lane]) {
       double metric = metric_at<double>(metrics, lane);
@@ -29,14 +31,13 @@ Stepped step_each(const Lanes& lanes, const Metrics& metrics, const std::uint8_t
   return done;
 }
 
-Stepped step_blocks(const Lanes& lanes, const Metrics& metrics,
-                    const std::uint8_t* active) noexcept {
-  const Parts parts(lanes);
+Stepped step_blocks(const Lanes& lanes, const Parts& parts, const Metrics& metrics,
+                    const std::uint8_t* active, std::int64_t from, std::int64_t to) noexcept {
   Block block;
   block.step = lanes.n > 0 ? lanes.steps(0) + 1 : 0;  // all counts are equal here
   Stepped done;
-  for (block.begin = 0; block.begin < lanes.n; block.begin += kPart) {
-    block.count = static_cast<int>(std::min<std::int64_t>(kPart, lanes.n - block.begin));
+  for (block.begin = from; block.begin < to; block.begin += kPart) {
+    block.count = static_cast<int>(std::min<std::int64_t>(kPart, to - block.begin));
     step_block(lanes, parts, metrics, active, block, done);
   }
   return done;
@@ -44,11 +45,21 @@ Stepped step_blocks(const Lanes& lanes, const Metrics& metrics,
 
 }  // namespace
 
-Stepped step_lanes_cpu(const Lanes& lanes, const Metrics& metrics,
-                       const std::uint8_t* active) noexcept {
-  auto step = lanes.best_dtype == Dtype::kFloat32 ? step_each<float> : step_each<double>;
-  if (has_passes(lanes)) step = step_blocks;
-  const Stepped done = step(lanes, metrics, active);
+Stepped step_lanes_cpu(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                       int threads) noexcept {
+  if (lanes.events_capacity > 0) threads = 1;
+  Stepped done;
+  if (has_passes(lanes)) {
+    const Parts parts(lanes);
+    done = step_in_pieces(lanes.n, threads, [&](std::int64_t from, std::int64_t to) noexcept {
+      return step_blocks(lanes, parts, metrics, active, from, to);
+    });
+  } else {
+    const auto step = lanes.best_dtype == Dtype::kFloat32 ? step_each<float> : step_each<double>;
+    done = step_in_pieces(lanes.n, threads, [&](std::int64_t from, std::int64_t to) noexcept {
+      return step(lanes, metrics, active, from, to);
+    });
+  }
   lanes.count_steps(1);
   return done;
 }

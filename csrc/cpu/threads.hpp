@@ -13,6 +13,7 @@
 
 #if defined(__linux__)
 #include <dlfcn.h>
+#include <pthread.h>
 #endif
 
 namespace plateau {
@@ -65,17 +66,39 @@ void on_threads(int threads, const Work& work) {
   for (std::thread& other : others) other.join();
 }
 
-/// The same on the threads of the OpenMP that the process has loaded, if it has: torch's, between
-/// whose operations this comes. They wait for work by spinning, so that threads of our own would
-/// not get a processor for a while.
+#if defined(__linux__)
+/// A function of the OpenMP that the process has loaded, if it has: torch's.
+template <class Function>
+Function* of_openmp(const char* name) noexcept {
+  return reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+}
+
+/// Whether this process is the child of a fork: it has none of the threads that OpenMP waits for.
+inline std::atomic<bool> is_forked{false};
+inline const int asked_for_forks =
+    pthread_atfork(nullptr, nullptr, [] { is_forked.store(true, std::memory_order_relaxed); });
+#endif
+
+/// Whether there are threads of OpenMP to be had.
+inline bool has_team() noexcept {
+#if defined(__linux__)
+  static const bool found = of_openmp<void()>("GOMP_parallel") != nullptr;
+  return found && !is_forked;
+#else
+  return false;
+#endif
+}
+
+/// The same on the threads of the OpenMP that the process has loaded, between whose operations this
+/// comes. They wait for work by spinning, so that threads of our own would not get a processor for
+/// a while.
 template <class Work>
 void on_team(int threads, const Work& work) {
 #if defined(__linux__)
-  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-  using Number = int (*)();
-  static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  static const auto number = reinterpret_cast<Number>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
-  if (parallel && number && threads > 1) {
+  static const auto parallel =
+      of_openmp<void(void (*)(void*), void*, unsigned, unsigned)>("GOMP_parallel");
+  static const auto number = of_openmp<int()>("omp_get_thread_num");
+  if (number && threads > 1 && has_team()) {
     const std::pair<int, const Work&> all(threads, work);
     const auto call = [](void* given) {
       const auto& [shares, body] = *static_cast<const std::pair<int, const Work&>*>(given);

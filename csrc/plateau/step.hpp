@@ -23,7 +23,11 @@ struct Stepped {
   bool published = false;    ///< whether any rate was raised, or published with noise
 };
 
-/// @brief Advance every lane by one metric, on the calling thread.
+/// Lanes of a step from which on a second thread pays, here and for each further one.
+constexpr std::int64_t kLanesPerThread = 1 << 18;
+
+/// @brief Advance every lane by one metric, on at most `threads` threads: fewer for less than
+/// kLanesPerThread lanes each. The result does not depend on how many they are.
 ///
 ///     improved  = metric beats the gate
 ///     best      = metric where improved
@@ -32,14 +36,14 @@ struct Stepped {
 ///
 /// Writes best, clock, outcome and num_steps, and for lanes that fire what end_fire() says.
 /// `metrics` must hold `lanes.n` elements of a dtype that `holds()` accepts. No lanes see no step:
-/// with n = 0 nothing is written. Never throws; nothing is allocated.
-Stepped step_cpu(const Lanes& lanes, const Metrics& metrics) noexcept;
+/// with n = 0 nothing is written. Never throws; nothing is allocated on one thread.
+Stepped step_cpu(const Lanes& lanes, const Metrics& metrics, int threads = 1) noexcept;
 
 /// @brief The same for lanes with optional parts, or some of which are not active: see lane.hpp for
 /// what a lane does. Lanes for which `active` holds 0 keep their state, as finished ones do; null
-/// means all step.
-Stepped step_lanes_cpu(const Lanes& lanes, const Metrics& metrics,
-                       const std::uint8_t* active) noexcept;
+/// means all step. Where events are recorded, in the order of the lanes, there is one thread.
+Stepped step_lanes_cpu(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                       int threads = 1) noexcept;
 
 /// @brief The same on a CUDA device: one kernel launch, and nothing that waits for it.
 ///

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/threads.hpp"
 #include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 #include "python/borrow.hpp"
@@ -59,8 +60,11 @@ struct Handed {
 
 class Batch {
  public:
-  /// `increment_version` is torch's, and is told of writes to `published` and `best`; or None.
-  explicit Batch(py::object increment_version) : increment_version_(std::move(increment_version)) {}
+  /// Functions of torch's, or None: `increment_version` is told of writes to `published` and
+  /// `best`, `get_num_threads` is asked for how many threads a step of many lanes may take.
+  Batch(py::object increment_version, py::object get_num_threads)
+      : increment_version_(std::move(increment_version)),
+        get_num_threads_(std::move(get_num_threads)) {}
 
   /// Takes tensors and settings in place of those before. All is checked and built aside and then
   /// swapped in at once: `copy(copies)` writes values into tensors that stay, and `names` become
@@ -153,7 +157,8 @@ class Batch {
     if (device_.device_type == kDLCUDA) return launch(array, metrics, active);
     Stepped done;
     if (is_long_) {
-      without_lock([&] { done = run(metrics, active); });
+      const int threads = lanes_.n < 2 * kLanesPerThread ? 1 : num_threads();
+      without_lock([&] { done = run(metrics, active, threads); });
     } else {
       done = run(metrics, active);
     }
@@ -216,9 +221,20 @@ class Batch {
     return stream;
   }
 
-  Stepped run(const Metrics& metrics, const std::uint8_t* active) const noexcept {
+  Stepped run(const Metrics& metrics, const std::uint8_t* active, int threads = 1) const noexcept {
     if (lanes_.n == 0) return {};
-    return active || parts_ ? step_lanes_cpu(lanes_, metrics, active) : step_cpu(lanes_, metrics);
+    return active || parts_ ? step_lanes_cpu(lanes_, metrics, active, threads)
+                            : step_cpu(lanes_, metrics, threads);
+  }
+
+  /// One in the child of a fork, as in torch's own operations, whose threads these are.
+  int num_threads() const noexcept {
+    if (get_num_threads_.is_none() || !has_team()) return 1;
+    PyObject* answer = PyObject_CallNoArgs(get_num_threads_.ptr());
+    const long threads = answer ? PyLong_AsLong(answer) : 1;
+    Py_XDECREF(answer);
+    if (PyErr_Occurred()) PyErr_Clear();
+    return static_cast<int>(std::clamp(threads, 1L, 1024L));
   }
 
   /// The state is ordered by the stream of the library that made it. Metrics of another library are
@@ -258,6 +274,7 @@ class Batch {
   }
 
   py::object increment_version_;
+  py::object get_num_threads_;
   py::object owners_;  // keeps what is behind the pointers alive
   Handed published_, best_;
   py::tuple rates_, rates_and_best_;
@@ -297,7 +314,9 @@ void register_lanes(py::module_& m) {
       .def(py::init<std::size_t>(), py::arg("size"))
       .def_buffer(&Memory::info);
   py::class_<Batch> lanes(m, "Lanes", "N lanes over tensors that the caller allocated.");
-  lanes.def(py::init<py::object>(), py::arg("increment_version"))
+  lanes
+      .def(py::init<py::object, py::object>(), py::arg("increment_version"),
+           py::arg("get_num_threads") = py::none())
       .def("connect", &Batch::connect, py::arg("tensors"), py::arg("settings"), py::arg("parts"),
            py::arg("keep") = py::none(), py::arg("copy") = py::none(),
            py::arg("copies") = Tensors(py::tuple()), py::arg("owner") = py::none(),

@@ -50,6 +50,23 @@ std::int64_t compare_steps(const Draw& draw) {
   return cuts;
 }
 
+/// Here without OpenMP, so on threads of our own.
+void many_lanes_step_alike_on_several_threads() {
+  constexpr std::int64_t n = 2 * kLanesPerThread + 777;
+  Held<float> alone = drawn<float>({{n}, Each::kNone}), shared = alone, parts = alone;
+  const std::vector<float> history = some<float>(n, {1.0F, 0.5F, -1.0F, static_cast<float>(kNan)});
+  const Metrics metrics{history.data(), 1, Dtype::kFloat32};
+  for (int step = 0; step < 2; ++step) {
+    const Stepped one = step_cpu(alone.lanes(), metrics);
+    const Stepped other = step_cpu(shared.lanes(), metrics, 3);
+    const Stepped third = step_lanes_cpu(parts.lanes(), metrics, nullptr, 2);
+    CHECK(one.reduced == other.reduced && one.reduced == third.reduced);
+    CHECK(one.improved == other.improved && one.improved == third.improved);
+    CHECK_SAME(alone, shared);
+    CHECK_SAME(alone, parts);
+  }
+}
+
 std::vector<std::int64_t> some_counts(std::int64_t n) {
   return n ? some<std::int64_t>(n, {0, 1, 1, 2, 5}) : std::vector<std::int64_t>{};
 }
@@ -193,6 +210,7 @@ int main() {
   a_replay_is_steps_and_a_replay_that_tells_why_is_too();
   a_replay_writes_down_what_each_step_tells_and_every_reason_there_is();
   threads_share_the_lanes_of_a_replay();
+  many_lanes_step_alike_on_several_threads();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

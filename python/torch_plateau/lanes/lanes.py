@@ -139,7 +139,7 @@ class PlateauLanes:
         self, state: LaneState, on_reduce: Callable[[PlateauLanes, Tensor], object] | None
     ) -> None:
         self._on_reduce = on_reduce
-        self._core = _core.Lanes(INCREMENT_VERSION)
+        self._core = _core.Lanes(INCREMENT_VERSION, torch.get_num_threads)
         self._advance = self._core.step
         self._become(state)
 
@@ -173,7 +173,8 @@ class PlateauLanes:
 
         Never synchronises. On a CUDA device this is one kernel launch on torch's current stream of
         that device, and may be captured in a graph. On the CPU, from 16,384 lanes or rates on, the
-        interpreter lock is released meanwhile. In a compiled function it is one operator,
+        interpreter lock is released meanwhile, and from 524,288 lanes on, on Linux, a step takes up
+        to ``torch.get_num_threads()`` threads of those that torch's operations run on. In a compiled function it is one operator,
         ``torch_plateau::step_`` (lanes with ``on_reduce`` cannot be compiled). Autograd is told of
         what is written: a gradient that needs rates from before a cut is refused, not wrong.
 
