@@ -111,18 +111,39 @@ PLATEAU_INLINE std::int32_t advance(const Lanes& lanes, const Parts& parts, Bloc
   return any;
 }
 
+/// What is left of firing where no rate can be lowered; takes these lanes out of block.rare.
+PLATEAU_INLINE void fire_in_vain(const Lanes& lanes, Block& block) noexcept {
+  const Settings& settings = lanes.settings;
+  std::int32_t* __restrict clock = lanes.state.clock + block.begin;
+  with(settings.cooldown, block.begin, [&](auto cooldown) PLATEAU_INLINED {
+    with(settings.counting, block.begin, [&](auto counting) PLATEAU_INLINED {
+      for (int i = 0; i < block.count; ++i) {
+        const std::int32_t set_back = after_fire(clock[i], cooldown(i), false, counting(i));
+        clock[i] = (block.rare[i] & block.vain[i]) != 0 ? set_back : clock[i];
+      }
+    });
+  });
+  for (int i = 0; i < block.count; ++i) block.rare[i] &= ~block.vain[i];
+}
+
 /// Cuts the lanes that fired.
 template <class T>
-void cut_fired(const Lanes& lanes, const T* value, Block& block, Stepped& done) noexcept {
+PLATEAU_INLINE void cut_fired(const Lanes& lanes, const T* value, Block& block,
+                              Stepped& done) noexcept {
   for (int i = 0; i < block.count; ++i) block.rare[i] = block.marks[i] & kFired;
-  block.each_of(block.rare, [&](int i) { fetch_for_cut(lanes, block.begin + i); });
-  block.each_of(block.rare, [&](int i) {
+  if (block.alone_with_lanes) fire_in_vain(lanes, block);
+  int listed[kPart + 1];
+  const int found = block.list_of(block.rare, listed);
+  for (int k = 0; k < found; ++k) fetch_for_cut(lanes, block.begin + listed[k]);
+  for (int k = 0; k < found; ++k) {
+    const int i = listed[k];
     const std::int64_t lane = block.begin + i;
     const int ask = (block.marks[i] & kImproved ? kAskImproved : 0) | kAskCut;
     block.marks[i] = complete_step<T>(lanes, lane, block.step - lanes.state.born[lane], ask,
                                       static_cast<double>(value[i]));
     done.reduced += (block.marks[i] & kReduced) != 0;
-  });
+    block.vain[i] = flags_of(lanes, lane) & kAtMin ? kFired : 0;
+  }
 }
 
 /// Publishes the rates of lanes in a warm-up, which have one each and decide no more.
@@ -166,7 +187,7 @@ template <class T>
 PLATEAU_INLINE void decide(const Lanes& lanes, const Parts& parts, const T* value, Block& block,
                            Stepped& done) noexcept {
   if constexpr (sizeof(T) == sizeof(double)) {
-    if (block.who != Block::kNobody) filter(lanes, block);
+    if (parts.filters && block.who != Block::kNobody) filter(lanes, block);
   }
   if (block.who == Block::kNobody) {
     std::fill_n(block.marks, block.count, 0);
@@ -189,6 +210,7 @@ template <class T>
 PLATEAU_INLINE const T* metrics_of(const Lanes& lanes, const Metrics& metrics, T* gathered,
                                    Block& block) noexcept {
   constexpr Dtype kRead = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
+  if (!metrics.data) return gathered;
   if (metrics.dtype == kRead && metrics.stride == 1 && !lanes.has_filters()) {
     return static_cast<const T*>(metrics.data) + block.begin;
   }

@@ -16,8 +16,9 @@ namespace plateau {
 bool has_passes(const Lanes& lanes) noexcept;
 
 /// A step of the lanes of `block`, which says where it begins, how many it has and the number of
-/// the step; `active` may be null. Outcomes are left in block.marks too, and what decided in
-/// block.filtered where there are filters. What was done is added to `done`.
+/// the step; `active` may be null, and metrics without data are in block.filtered. Outcomes are
+/// left in block.marks too, and what decided in block.filtered where there are filters. What was
+/// done is added to `done`.
 void step_block(const Lanes& lanes, const Parts& parts, const Metrics& metrics,
                 const std::uint8_t* active, Block& block, Stepped& done) noexcept;
 

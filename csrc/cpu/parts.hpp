@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/passes.hpp"
 #include "plateau/lanes.hpp"
@@ -25,6 +26,7 @@ struct Parts {
     const auto spread = [&lanes](bool asked, auto& settings, const auto& setting) {
       if (asked) settings.fill(setting, lanes.n);
     };
+    filters = lanes.has_filters();
     keras = given.counting.each || given.counting.all == kKeras;
     nans = told(given.nan, off.nan);
     warms = told(given.warmup_steps, off.warmup_steps);
@@ -45,6 +47,7 @@ struct Parts {
   }
 
   Gates gates;
+  bool filters;  ///< whether values still have to pass them
   bool nans, warms, matures, expires, first, keras, targets, diverges, one_stop_gate;
   Gate stop_gate{};
   Spread<std::uint8_t, kPart> mode, counting, stop_threshold_mode;
@@ -63,6 +66,7 @@ struct Block {
 
   enum Who { kNobody, kSome, kAll } who = kSome;
   bool any_alone, any_young, any_warm, aged, one_age;
+  bool alone_with_lanes = false;        ///< nobody else moves rates or settings between its steps
   std::int64_t first_age;               ///< the first lane's number of this step, and if `one_age`,
                                         ///< everybody's; after number()
   alignas(64) Flags here;               ///< whether the lane is still to decide
@@ -71,6 +75,7 @@ struct Block {
   alignas(64) Flags rare;               ///< scratch: whether a pass found something rare
   alignas(64) Flags young;              ///< step < min_steps, if `any_young`
   alignas(64) Flags warm;               ///< step <= warmup_steps, if `any_warm`
+  alignas(64) Flags vain = {};          ///< whether a cut was in vain, so will all be that follow
   alignas(64) double filtered[kPart];   ///< what decides, where there are filters
   alignas(64) std::int64_t age[kPart];  ///< the lane's number of this step, after list_ages()
 
@@ -92,18 +97,30 @@ struct Block {
     if (!any) who = kNobody;
   }
 
-  /// Calls `body(i)` for the lanes of which `flags` are set, which are few.
-  template <class Body>
-  void each_of(const Flags& flags, Body body) const noexcept {
+  /// Lists the lanes of which `flags` are set, which are few. Returns how many.
+  PLATEAU_INLINE int list_of(const Flags& flags, int* __restrict lanes) const noexcept {
     constexpr int kScan = 8;  // lanes that are passed over together
+    alignas(64) std::uint8_t set[kPart];
+    for (int i = 0; i < count; ++i) set[i] = flags[i] != 0;
+    int found = 0;
     for (int from = 0; from < count; from += kScan) {
-      const int end = std::min(from + kScan, count);
-      std::int32_t any = 0;
-      for (int i = from; i < end; ++i) any |= flags[i];
-      for (int i = from; any && i < end; ++i) {
-        if (flags[i]) body(i);
+      const int width = std::min(kScan, count - from);
+      std::uint64_t eight = 0;
+      std::memcpy(&eight, set + from, static_cast<std::size_t>(width));
+      for (int i = from; eight && i < from + width; ++i) {
+        lanes[found] = i;
+        found += set[i];
       }
     }
+    return found;
+  }
+
+  /// Calls `body(i)` for them.
+  template <class Body>
+  PLATEAU_INLINE void each_of(const Flags& flags, Body body) const noexcept {
+    int lanes[kPart + 1];
+    const int found = list_of(flags, lanes);
+    for (int k = 0; k < found; ++k) body(lanes[k]);
   }
 
   /// Finds out whether all lanes have taken as many steps, as they have where none was passed by.

@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <vector>
+#include <new>
+#include <optional>
 
 #include "cpu/block.hpp"
 #include "cpu/parts.hpp"
+#include "cpu/shared_filters.hpp"
 #include "cpu/threads.hpp"
 #include "cpu/vector.hpp"
 #include "plateau/fire.hpp"
@@ -216,23 +218,37 @@ PLATEAU_REPLAY(each_f32, float, replay_each)
 PLATEAU_REPLAY(each_f64, double, replay_each)
 #undef PLATEAU_REPLAY
 
+void count_improved(const Flags& marks, int count, std::int32_t* __restrict improved) noexcept {
+  for (int i = 0; i < count; ++i) improved[i] += marks[i] & kImproved;
+}
+
 /// Lanes with optional parts: the passes of a step, over a tile for all epochs.
 template <class T>
-void replay_blocks(const Lanes& lanes, const History& history, const Record& record,
-                   std::int64_t begin, int count) {
+void replay_blocks(const Lanes& lanes, const History& history, const SharedFilters* shared,
+                   const Record& record, std::int64_t begin, int count) {
   static_assert(kTile == kPart);
-  const Parts parts(lanes);
+  Parts parts(lanes);
+  parts.filters &= !shared;
   Block block;
   block.begin = begin;
   block.count = count;
+  block.alone_with_lanes = true;
   Tally tallies[kTile];
+  alignas(64) std::int32_t improved[kTile] = {};
   for (std::int64_t epoch = 0; epoch < history.epochs; ++epoch) {
-    const Metrics metrics = history.at(epoch);
+    Metrics metrics = history.at(epoch);
+    if (shared) {
+      shared->fill(epoch, begin, count, block.filtered);
+      metrics.data = nullptr;
+    }
     block.step = lanes.steps(begin) + epoch + 1;
     Stepped done;
     step_block(lanes, parts, metrics, nullptr, block, done);
-    for (int i = 0; i < count; ++i) {
-      tallies[i].count(block.marks[i], static_cast<std::int32_t>(epoch + 1));
+    if (done.improved) count_improved(block.marks, count, improved);
+    for (int i = 0; done.reduced > 0 && i < count; ++i) {
+      if (block.marks[i] & kReduced) {
+        tallies[i].cut(static_cast<std::int32_t>(epoch + 1), improved[i]);
+      }
     }
     for (int i = 0; record.has_rows() && i < count; ++i) {
       const std::int64_t lane = begin + i;
@@ -242,7 +258,10 @@ void replay_blocks(const Lanes& lanes, const History& history, const Record& rec
                   static_cast<const T*>(lanes.state.best)[lane], lanes.state.clock[lane], value);
     }
   }
-  for (int i = 0; i < count; ++i) tallies[i].store(record, begin + i, history.epochs);
+  for (int i = 0; i < count; ++i) {
+    tallies[i].improved = improved[i];
+    tallies[i].store(record, begin + i, history.epochs);
+  }
 }
 
 /// Lanes whose rates may rise, or that are asked why: one by one.
@@ -264,15 +283,24 @@ void replay_cpu(const Lanes& lanes, const History& history, const Record& record
                 int threads) noexcept {
   if (lanes.n == 0 || history.epochs == 0) return;
   const bool narrow = lanes.best_dtype == Dtype::kFloat32;
-  const bool shared = history.first.stride == 0;
-  auto body = shared ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
-  if (record.explains() || (parts && !has_passes(lanes))) {
-    body = narrow ? replay_lanes<float> : replay_lanes<double>;
-  } else if (parts) {
-    body = narrow ? replay_blocks<float> : replay_blocks<double>;
+  if (parts && has_passes(lanes) && !record.explains()) {
+    std::optional<SharedFilters> filters;
+    try {
+      filters.emplace(lanes, history);
+    } catch (const std::bad_alloc&) {  // then each lane has its own
+    }
+    const SharedFilters* shared = filters && filters->shared() ? &*filters : nullptr;
+    const auto body = narrow ? replay_blocks<float> : replay_blocks<double>;
+    for_tiles(lanes.n, history.epochs, threads, [&](std::int64_t begin, int count) {
+      body(lanes, history, shared, record, begin, count);
+    });
+  } else {
+    const bool same = history.first.stride == 0;
+    auto body = same ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
+    if (parts || record.explains()) body = narrow ? replay_lanes<float> : replay_lanes<double>;
+    for_tiles(lanes.n, history.epochs, threads,
+              [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
   }
-  for_tiles(lanes.n, history.epochs, threads,
-            [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
   lanes.count_steps(history.epochs);
 }
 
