@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/check.cuh"
+#include "cuda/groups.cuh"
 #include "cuda/kernel.cuh"
 #include "cuda/launch.cuh"
 #include "plateau/step.hpp"
@@ -36,11 +37,14 @@ bool is_aligned(const Lanes& lanes) {
          on_boundary(lanes.state.outcome);
 }
 
-/// How lanes are dealt out to blocks whose threads share the lanes' rates.
+/// How lanes are dealt out to blocks whose threads share the lanes' rates: as many to each as give
+/// its threads a rate, and where there are lanes enough to fill the device, a lane.
 struct Blocks {
   explicit Blocks(const Lanes& lanes) {
     const std::int64_t mean = std::max<std::int64_t>(lanes.num_groups / lanes.n, 1);
-    per_block = static_cast<int>(std::clamp<std::int64_t>(kGroupThreads / mean, 1, kLanesPerBlock));
+    const std::int64_t share = lanes.n / (kFillsDevice / kLanesPerBlock);
+    per_block = static_cast<int>(
+        std::clamp<std::int64_t>(std::max(kGroupThreads / mean, share), 1, kLanesPerBlock));
     threads = mean < kGroupThreads ? kThreads : kGroupThreads;
     grid = blocks(lanes.n, per_block);
   }
