@@ -76,15 +76,22 @@ enum Ask : int {
 PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
 PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 
-/// A plain lane's step, all but what firing does. Returns Outcome bits without kReduced.
+/// A plain lane's step, all but what firing does, by its gate and the bad steps that it bears.
+/// Returns Outcome bits without kReduced.
+template <class T>
+PLATEAU_HD int decide(Gate gate, std::int32_t bears, T metric, T& best,
+                      std::int32_t& clock) noexcept {
+  const bool improved = improves(metric, best, gate);
+  if (improved) best = metric;
+  clock = tick(clock, improved);
+  return (improved ? kImproved : 0) | (fires(clock, bears) ? kFired : 0);
+}
+
+/// The same by the lane's settings, whatever is one per lane.
 template <class T>
 PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
                       std::int32_t& clock) noexcept {
-  const bool improved = improves(metric, best, lanes.gate_at(lane));
-  if (improved) best = metric;
-  clock = tick(clock, improved);
-  const bool fired = fires(clock, lanes.bears_at(lane));
-  return (improved ? kImproved : 0) | (fired ? kFired : 0);
+  return decide(lanes.gate_at(lane), lanes.bears_at(lane), metric, best, clock);
 }
 
 /// The mean of the last `window` values, the new one included, added up from the oldest on; for a
