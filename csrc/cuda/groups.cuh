@@ -139,11 +139,13 @@ __global__ void __launch_bounds__(kGroupThreads)
   Owned owned;
   if (mine < range.count) {
     owned = owned_by(lanes, lane);
-    double metric = metric_at<double>(metrics, lane);
-    Told told;
+    const Seen<T> seen = seen_of<T>(lanes, lane);
     step = lanes.age(lane) + 1;
-    if (!active || active[lane]) {
-      ask = begin_step<T>(lanes, lane, step, metric, told);
+    const bool here = !active || active[lane];
+    double metric = metric_at<double>(metrics, lane);  // last: conversions wait for it
+    Told told;
+    if (here) {
+      ask = begin_step(lanes, lane, seen, step, metric, told);
     } else {
       pass_by(lanes, lane);
     }
