@@ -3,7 +3,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["nox"]
 # ///
-"""One session a chore: nox -s tests, lint, types, stubs, cpp, bench."""
+"""One session a chore: nox -s tests, lint, types, stubs, cpp, instructions, bench."""
 
 import pathlib
 import tempfile
@@ -35,7 +35,7 @@ def lint(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "ruff", "clang-format")
     fix = "--fix" in session.posargs
     endings = (".hpp", ".cpp", ".h", ".cu", ".cuh")
-    trees = (ROOT / "csrc", ROOT / "tests" / "cpp")
+    trees = (ROOT / "csrc", ROOT / "tests" / "cpp", ROOT / "benchmarks" / "instructions")
     sources = sorted(str(f) for tree in trees for f in tree.rglob("*") if f.suffix in endings)
     session.run("ruff", "check", *(["--fix"] if fix else []))
     session.run("ruff", "format", *([] if fix else ["--check"]))
@@ -66,16 +66,35 @@ def stubs(session: nox.Session) -> None:
     session.run("python", "docs/generate_settings.py", *session.posargs)
 
 
-@nox.session
-def cpp(session: nox.Session) -> None:
-    """Build and run the C++ tests, with no Python in them; CUDA sources where there is nvcc."""
+def build_cpp(session: nox.Session, *targets: str) -> None:
+    """Build what is in C++ and has no Python in it; all of it unless targets are named."""
     session.install("-c", "constraints.txt", "cmake", "ninja")
     flags = ("-DTORCH_PLATEAU_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release")
     session.run("cmake", "-S", ".", "-B", "build/cpp", "-G", "Ninja", *flags)
-    session.run("cmake", "--build", "build/cpp")
+    only = ("--target", *targets) if targets else ()
+    session.run("cmake", "--build", "build/cpp", *only)
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """Build and run the C++ tests, with no Python in them; CUDA sources where there is nvcc."""
+    build_cpp(session)
     kernels = any(pathlib.Path("build/cpp").rglob("step.cu.o"))
     session.log("CUDA sources compiled" if kernels else "NO nvcc: CUDA sources were NOT compiled")
     session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure")
+
+
+@nox.session(default=False)
+def instructions(session: nox.Session) -> None:
+    """Compare instruction counts of steps with those recorded; -- --write records them.
+
+    With -- --python PYTHON the package is not built, but taken from where that one has it.
+    """
+    build_cpp(session, "count_loops", "count_marks")
+    if "--python" not in session.posargs:
+        session.env["TORCH_PLATEAU_CUDA"] = "OFF"  # what is counted has no kernels
+        install(session, ".")
+    session.run("python", "benchmarks/instructions/count.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -41,6 +41,50 @@ __device__ Pack<T, kWidth> load_metrics(const Metrics& metrics, std::int64_t fir
   return out;
 }
 
+/// A setting of neighbours: their own, or the one of all lanes.
+template <int kWidth, class S>
+__device__ Pack<S, kWidth> setting_of(const Setting<S>& setting, std::int64_t first) {
+  if (setting.each) return *reinterpret_cast<const Pack<S, kWidth>*>(setting.each + first);
+  Pack<S, kWidth> same;
+#pragma unroll
+  for (int w = 0; w < kWidth; ++w) same.at[w] = setting.all;
+  return same;
+}
+
+/// By what `kWidth` neighbours decide, where all lanes decide alike ...
+template <int kWidth, bool kOwn>
+struct Terms {
+  __device__ Terms(const Lanes& lanes, std::int64_t)
+      : one{lanes.gate.scale, lanes.gate.shift, lanes.gate.maximize}, borne_by_all(lanes.bears) {}
+  __device__ Gate gate(int) const { return one; }
+  __device__ std::int32_t bears(int) const { return borne_by_all; }
+
+  Gate one;  // of a plain step, whose gates are not safe
+  std::int32_t borne_by_all;
+};
+
+/// ... and where some of these settings are one per lane, all of which are asked for before any is
+/// waited for. (Words that may ask for optional parts are never one per lane in a plain step.)
+template <int kWidth>
+struct Terms<kWidth, true> {
+  __device__ Terms(const Lanes& lanes, std::int64_t first)
+      : threshold(setting_of<kWidth>(lanes.settings.threshold, first)),
+        atol(setting_of<kWidth>(lanes.settings.atol, first)),
+        patience(setting_of<kWidth>(lanes.settings.patience, first)),
+        mode(setting_of<kWidth>(lanes.settings.mode, first)),
+        threshold_mode(lanes.settings.threshold_mode.all == kAbs ? kAbs : kRel),
+        counting(lanes.settings.counting.all) {}
+  __device__ Gate gate(int w) const {
+    return gate_of(mode.at[w], threshold.at[w], threshold_mode, atol.at[w]);
+  }
+  __device__ std::int32_t bears(int w) const { return borne(patience.at[w], counting); }
+
+  Pack<double, kWidth> threshold, atol;
+  Pack<std::int32_t, kWidth> patience;
+  Pack<std::uint8_t, kWidth> mode;
+  std::uint8_t threshold_mode, counting;
+};
+
 /// Cuts a lane with one rate that fired. Returns Outcome bits.
 inline __device__ int fire(const Lanes& lanes, std::int64_t lane, std::int32_t& clock) {
   const std::int64_t step = lanes.steps(lane) + 1;  // read before anything is written
@@ -49,18 +93,19 @@ inline __device__ int fire(const Lanes& lanes, std::int64_t lane, std::int32_t& 
 }
 
 /// Decides for `kWidth` lanes; `fired` is called for each that fires and returns its Outcome bits.
-template <class T, class M, int kWidth, class OnFire>
+template <class T, class M, int kWidth, bool kOwn, class OnFire>
 __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first,
                           const OnFire& fired) {
   auto& all_best = pack<kWidth>(static_cast<T*>(lanes.state.best), first);
   auto best = all_best;
   auto clock = pack<kWidth>(lanes.state.clock, first);
+  const Terms<kWidth, kOwn> terms(lanes, first);
   const auto metric = load_metrics<T, M, kWidth>(metrics, first);  // last: conversions wait for it
   int bits[kWidth];
   int any = 0;
 #pragma unroll
   for (int w = 0; w < kWidth; ++w) {
-    bits[w] = decide(lanes, first + w, metric.at[w], best.at[w], clock.at[w]);
+    bits[w] = decide(terms.gate(w), terms.bears(w), metric.at[w], best.at[w], clock.at[w]);
     any |= bits[w];
   }
   if (any & kImproved) all_best = best;
@@ -92,11 +137,17 @@ inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::
 
 constexpr int kLaneThreads = static_cast<int>(kLanesPerCount);
 
-/// One rate per lane: a thread decides for `kWidth` lanes. With several each, where there are many
-/// lanes in all, those of a block that fire are put on a list, which is then shared out: they are
-/// few as a rule, and a thread that cut its own would hold up its warp for as many reads.
-template <class T, class M, int kWidth>
-__global__ void __launch_bounds__(kLaneThreads)
+/// Blocks that a processor should have room for, 0 for as many as it may: where a thread reads
+/// much, the compiler would put off some of it to save registers, and wait two or three times.
+template <class T, int kWidth, bool kOwn>
+constexpr int kRoomFor = kWidth > 1 && (kOwn || sizeof(T) == 8) ? 4 : 0;
+
+/// One rate per lane: a thread decides for `kWidth` lanes, with `kOwn` by settings of their own.
+/// With several each, where there are many lanes in all, those of a block that fire are put on a
+/// list, which is then shared out: they are few as a rule, and a thread that cut its own would hold
+/// up its warp for as many reads.
+template <class T, class M, int kWidth, bool kOwn>
+__global__ void __launch_bounds__(kLaneThreads, kRoomFor<T, kWidth, kOwn>)
     step_lanes(const Metrics metrics, const Lanes lanes) {
   constexpr bool kList = kWidth > 1;
   __shared__ int list[kList ? kLaneThreads * kWidth : 1];
@@ -115,9 +166,9 @@ __global__ void __launch_bounds__(kLaneThreads)
   };
   std::int64_t lane = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth;
   if (lane + kWidth <= lanes.n) {
-    step_pack<T, M, kWidth>(lanes, metrics, lane, fired);
+    step_pack<T, M, kWidth, kOwn>(lanes, metrics, lane, fired);
   } else {
-    for (; lane < lanes.n; ++lane) step_pack<T, M, 1>(lanes, metrics, lane, fired);
+    for (; lane < lanes.n; ++lane) step_pack<T, M, 1, kOwn>(lanes, metrics, lane, fired);
   }
   if constexpr (kList) {
     __syncthreads();
@@ -128,121 +179,6 @@ __global__ void __launch_bounds__(kLaneThreads)
     }
   }
   count_steps(lanes, begin, end, 1);
-}
-
-// Where lanes own several rates, at most:
-constexpr int kLanesPerBlock = static_cast<int>(kLanesPerCount);
-constexpr int kGroupThreads = 1024;
-
-/// The lanes of a block, and where their rates begin.
-struct Range {
-  std::int64_t begin;
-  int count;
-};
-
-inline __device__ Range range_of(const Lanes& lanes, int per_block) {
-  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * per_block;
-  const std::int64_t rest = lanes.n - begin;
-  return {begin, static_cast<int>(rest < per_block ? rest : per_block)};
-}
-
-/// Which of `count` lanes owns `group`: the last one whose groups begin at or before it.
-inline __device__ int owner_of(const std::int64_t* offsets, int count, std::int64_t group) {
-  int low = 0, high = count;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (offsets[middle] <= group ? low : high) = middle;
-  }
-  return low;
-}
-
-/// Any number of rates per lane. A block decides for `per_block` lanes, a thread each, and then, if
-/// any fired, shares all rates of these lanes among its threads, however they are spread over
-/// lanes.
-template <class T>
-__global__ void __launch_bounds__(kGroupThreads)
-    step_groups(const Lanes lanes, const Metrics metrics, const int per_block) {
-  __shared__ std::int64_t offsets[kLanesPerBlock + 1];
-  __shared__ int fired[kLanesPerBlock];
-  __shared__ int reduced[kLanesPerBlock];
-  const Range range = range_of(lanes, per_block);
-  const int mine = static_cast<int>(threadIdx.x);
-  const std::int64_t lane = range.begin + mine;
-  int bits = 0;
-  if (mine < range.count) {
-    T best = static_cast<T*>(lanes.state.best)[lane];
-    bits = decide(lanes, lane, metric_at<T>(metrics, lane), best, lanes.state.clock[lane]);
-    if (bits & kImproved) static_cast<T*>(lanes.state.best)[lane] = best;
-    fired[mine] = bits & kFired;
-    reduced[mine] = 0;
-    offsets[mine] = lanes.first_group(lane);
-    if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
-  }
-  if (__syncthreads_or(bits & kFired)) {
-    for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];
-         group += blockDim.x) {
-      const int owner = owner_of(offsets, range.count, group);
-      if (fired[owner] && cut_group(lanes, range.begin + owner, group).lowered()) {
-        atomicOr(&reduced[owner], 1);
-      }
-    }
-    __syncthreads();
-  }
-  if (mine < range.count) {
-    if (bits & kFired) {
-      bits |= end_fire(lanes, lane, lanes.steps(lane) + 1, reduced[mine], lanes.state.clock[lane]);
-    }
-    lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);
-  }
-  count_steps(lanes, range.begin, range.begin + range.count, 1);
-}
-
-/// Lanes with optional parts or a mask: in the same way, with the two halves of lane.hpp.
-template <class T>
-__global__ void __launch_bounds__(kGroupThreads)
-    step_parts(const Lanes lanes, const Metrics metrics, const std::uint8_t* active,
-               const int per_block) {
-  __shared__ std::int64_t offsets[kLanesPerBlock + 1];
-  __shared__ double values[kLanesPerBlock];
-  __shared__ int asked[kLanesPerBlock];
-  __shared__ int done[kLanesPerBlock];
-  const Range range = range_of(lanes, per_block);
-  const int mine = static_cast<int>(threadIdx.x);
-  const std::int64_t lane = range.begin + mine;
-  std::int64_t step = 0;
-  int ask = 0;
-  if (mine < range.count) {
-    double metric = metric_at<double>(metrics, lane);
-    Told told;
-    step = lanes.age(lane) + 1;
-    if (!active || active[lane]) {
-      ask = begin_step<T>(lanes, lane, step, metric, told);
-    } else {
-      pass_by(lanes, lane);
-    }
-    values[mine] = metric;
-    asked[mine] = ask;
-    done[mine] = 0;
-    offsets[mine] = lanes.first_group(lane);
-    if (mine == range.count - 1) offsets[range.count] = lanes.first_group(lane + 1);
-  }
-  if (__syncthreads_or(ask & kAskRates)) {
-    for (std::int64_t group = offsets[0] + mine; group < offsets[range.count];
-         group += blockDim.x) {
-      const int owner = owner_of(offsets, range.count, group);
-      if (!(asked[owner] & kAskRates)) continue;
-      const std::int64_t owned = range.begin + owner;
-      const int bits =
-          step_group<T>(lanes, owned, group, lanes.age(owned) + 1, asked[owner], values[owner]);
-      if (bits) atomicOr(&done[owner], bits);
-    }
-    __syncthreads();
-  }
-  if (mine < range.count) {
-    lanes.state.outcome[lane] =
-        static_cast<std::uint8_t>(end_step(lanes, lane, step, ask, done[mine]));
-  }
-  count_steps(lanes, range.begin, range.begin + range.count, 1);
 }
 
 }  // namespace plateau

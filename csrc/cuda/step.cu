@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/check.cuh"
+#include "cuda/groups.cuh"
 #include "cuda/kernel.cuh"
 #include "cuda/launch.cuh"
 #include "plateau/step.hpp"
@@ -16,10 +17,17 @@ constexpr int kWide = 4;                        // lanes a thread, where that is
 constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
 constexpr std::uintptr_t kAligned = 16;
 
+template <class T, class M, int kWidth>
+void launch_lanes(const Lanes& lanes, const Metrics& metrics, void* stream) {
+  const bool alike = lanes.one_gate && lanes.one_bears;
+  const auto kernel = alike ? &step_lanes<T, M, kWidth, false> : &step_lanes<T, M, kWidth, true>;
+  launch(kernel, blocks(lanes.n, kThreads * kWidth), kThreads, stream, metrics, lanes);
+}
+
 template <class T, class M>
 void launch_lanes(const Lanes& lanes, const Metrics& metrics, bool wide, void* stream) {
-  const auto kernel = wide ? &step_lanes<T, M, kWide> : &step_lanes<T, M, 1>;
-  launch(kernel, blocks(lanes.n, kThreads * (wide ? kWide : 1)), kThreads, stream, metrics, lanes);
+  const auto by = wide ? &launch_lanes<T, M, kWide> : &launch_lanes<T, M, 1>;
+  by(lanes, metrics, stream);
 }
 
 /// Whether `metrics` is a plain array of `dtype` that can be read 16 bytes at a time.
@@ -32,15 +40,21 @@ bool is_aligned(const Lanes& lanes) {
   const auto on_boundary = [](const void* data) {
     return reinterpret_cast<std::uintptr_t>(data) % kAligned == 0;
   };
+  const Settings& settings = lanes.settings;
   return on_boundary(lanes.state.best) && on_boundary(lanes.state.clock) &&
-         on_boundary(lanes.state.outcome);
+         on_boundary(lanes.state.outcome) && on_boundary(settings.threshold.each) &&
+         on_boundary(settings.atol.each) && on_boundary(settings.patience.each) &&
+         on_boundary(settings.mode.each);
 }
 
-/// How lanes are dealt out to blocks whose threads share the lanes' rates.
+/// How lanes are dealt out to blocks whose threads share the lanes' rates: as many to each as give
+/// its threads a rate, and where there are lanes enough to fill the device, a lane.
 struct Blocks {
   explicit Blocks(const Lanes& lanes) {
     const std::int64_t mean = std::max<std::int64_t>(lanes.num_groups / lanes.n, 1);
-    per_block = static_cast<int>(std::clamp<std::int64_t>(kGroupThreads / mean, 1, kLanesPerBlock));
+    const std::int64_t share = lanes.n / (kFillsDevice / kLanesPerBlock);
+    per_block = static_cast<int>(
+        std::clamp<std::int64_t>(std::max(kGroupThreads / mean, share), 1, kLanesPerBlock));
     threads = mean < kGroupThreads ? kThreads : kGroupThreads;
     grid = blocks(lanes.n, per_block);
   }
@@ -73,17 +87,23 @@ void step_on(const Lanes& lanes, const Metrics& metrics, void* stream) {
   } else if (is_plain(metrics, Dtype::kFloat32)) {
     launch_lanes<T, float>(lanes, metrics, wide, stream);
   } else {
-    launch(&step_lanes<T, Any, 1>, blocks(lanes.n, kThreads), kThreads, stream, metrics, lanes);
+    launch_lanes<T, Any, 1>(lanes, metrics, stream);
   }
+}
+
+template <class T, class M, int kWidth>
+void load_lanes() {
+  load(&step_lanes<T, M, kWidth, false>);
+  load(&step_lanes<T, M, kWidth, true>);
 }
 
 template <class T>
 void load_all() {
-  load(&step_lanes<T, T, kWide>);
-  load(&step_lanes<T, T, 1>);
-  load(&step_lanes<T, float, kWide>);
-  load(&step_lanes<T, float, 1>);
-  load(&step_lanes<T, Any, 1>);
+  load_lanes<T, T, kWide>();
+  load_lanes<T, T, 1>();
+  load_lanes<T, float, kWide>();
+  load_lanes<T, float, 1>();
+  load_lanes<T, Any, 1>();
   load(&step_groups<T>);
   load(&step_parts<T>);
 }

@@ -76,15 +76,22 @@ enum Ask : int {
 PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
 PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 
-/// A plain lane's step, all but what firing does. Returns Outcome bits without kReduced.
+/// A plain lane's step, all but what firing does, by its gate and the bad steps that it bears.
+/// Returns Outcome bits without kReduced.
+template <class T>
+PLATEAU_HD int decide(Gate gate, std::int32_t bears, T metric, T& best,
+                      std::int32_t& clock) noexcept {
+  const bool improved = improves(metric, best, gate);
+  if (improved) best = metric;
+  clock = tick(clock, improved);
+  return (improved ? kImproved : 0) | (fires(clock, bears) ? kFired : 0);
+}
+
+/// The same by the lane's settings, whatever is one per lane.
 template <class T>
 PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
                       std::int32_t& clock) noexcept {
-  const bool improved = improves(metric, best, lanes.gate_at(lane));
-  if (improved) best = metric;
-  clock = tick(clock, improved);
-  const bool fired = fires(clock, lanes.bears_at(lane));
-  return (improved ? kImproved : 0) | (fired ? kFired : 0);
+  return decide(lanes.gate_at(lane), lanes.bears_at(lane), metric, best, clock);
 }
 
 /// The mean of the last `window` values, the new one included, added up from the oldest on; for a
@@ -265,18 +272,29 @@ PLATEAU_HD bool begins_anew(const Lanes& lanes, std::int64_t lane, int ask,
   return true;
 }
 
-/// The first half of a step: all but the rates. `step` is the lane's own number of it, from 1.
-/// Returns Ask bits; `metric` becomes what decided.
+/// What every step asks of a lane's state: read together, since a device waits for each by itself.
 template <class T>
-PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t step, double& metric,
-                          Told& told) noexcept {
+struct Seen {
+  T best;
+  std::int32_t clock;
+  std::uint8_t flags;
+};
+template <class T>
+PLATEAU_HD Seen<T> seen_of(const Lanes& lanes, std::int64_t lane) noexcept {
+  return {static_cast<T*>(lanes.state.best)[lane], lanes.state.clock[lane], flags_of(lanes, lane)};
+}
+
+/// The first half of a step: all but the rates. `step` is the lane's own number of it, from 1, and
+/// `seen` its state before it. Returns Ask bits; `metric` becomes what decided.
+template <class T>
+PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, const Seen<T>& seen,
+                          std::int64_t step, double& metric, Told& told) noexcept {
   const Settings& settings = lanes.settings;
   const std::uint8_t on_nan = is_nan(metric) ? settings.nan[lane] : std::uint8_t{kNanBad};
-  T& best = static_cast<T*>(lanes.state.best)[lane];
   const Gate gate = lanes.gate_at(lane);
-  const double bar = told.gate = bar_of(best, gate);
-  if (flags_of(lanes, lane) & kFinished || on_nan == kNanSkip) {
-    told.say(flags_of(lanes, lane) & kFinished ? kPassed : kSkipped);
+  const double bar = told.gate = bar_of(seen.best, gate);
+  if (seen.flags & kFinished || on_nan == kNanSkip) {
+    told.say(seen.flags & kFinished ? kPassed : kSkipped);
     pass_by(lanes, lane);
     return 0;
   }
@@ -311,13 +329,13 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   }
   const std::uint8_t rule = settings.rule.all;
   const std::uint8_t counting = settings.counting[lane];
-  std::int32_t& clock = lanes.state.clock[lane];
+  std::int32_t clock = seen.clock;
   const bool cooling = clock < (counting == kKeras ? -1 : 0);
   // a greedy lane that rests has no eyes for a new best either
   const bool improved = beats(metric, bar, gate.maximize) && !(rule == kGreedy && cooling);
-  const bool gain = !improved && beats(metric, best, gate.maximize);
+  const bool gain = !improved && beats(metric, seen.best, gate.maximize);
   if (improved) {
-    best = static_cast<T>(metric);
+    static_cast<T*>(lanes.state.best)[lane] = static_cast<T>(metric);
     if (lanes.state.best_step) lanes.state.best_step[lane] = step;
   }
   count_to_stop(lanes, lane, step, metric, warming);
@@ -328,10 +346,12 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
   }
   if (rule == kBand) return ask | judge_by_band(lanes, lane, metric, may_cut, told);
   clock = counting == kKeras ? tick_keras(clock, improved) : tick(clock, improved);
+  if (!may_cut) clock = held_back(clock);
+  lanes.state.clock[lane] = clock;
   if (improved && lanes.state.at_min_steps) lanes.state.at_min_steps[lane] = 0;
   if (!improved && !cooling) count_at_min(lanes, lane);
   const std::int32_t first = settings.initial_patience[lane];
-  const bool is_first = first >= 0 && !(flags_of(lanes, lane) & kOnceFired);
+  const bool is_first = first >= 0 && !(seen.flags & kOnceFired);
   const std::int32_t patience = is_first ? first : settings.patience[lane];
   const std::int32_t bears = borne(patience, counting);
   if (rule == kGreedy) {
@@ -343,7 +363,6 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, std::int64_t st
     }
   }
   const bool due = may_cut && fires(clock, bears);
-  if (!may_cut) clock = held_back(clock);
   if (due && rule == kGreedy && begins_anew<T>(lanes, lane, ask, gate.maximize)) {
     told.say(kAnew, lanes.state.floor_cuts[lane], settings.reset_at_min[lane]);
     return ask | kAskAnew;
@@ -488,7 +507,7 @@ PLATEAU_HD int complete_step(const Lanes& lanes, std::int64_t lane, std::int64_t
 template <class T>
 PLATEAU_HD int step_lane(const Lanes& lanes, std::int64_t lane, std::int64_t step, double& metric,
                          Told& told) noexcept {
-  const int ask = begin_step<T>(lanes, lane, step, metric, told);
+  const int ask = begin_step(lanes, lane, seen_of<T>(lanes, lane), step, metric, told);
   const int outcome = complete_step<T>(lanes, lane, step, ask, metric);
   const bool passed = (told.why & kReasonBits) == kPassed;
   if (!passed && (flags_of(lanes, lane) & kFinished)) told.why |= kAlsoFinished;

@@ -23,8 +23,16 @@ struct Producer {
   decltype(DLPackExchangeAPI::dltensor_from_py_object_no_sync) describe = nullptr;
   CurrentStream current_stream = nullptr;
   PyObject* is_neg = nullptr;  // owned: torch marks z.conj().imag and leaves the bytes as they are
-  PyObject* storage_offset = nullptr;  // owned
+  PyObject* storage_offset = nullptr;   // owned
+  PyObject* untyped_storage = nullptr;  // owned
 };
+
+/// An attribute of a type, null if it has none.
+PyObject* method_of(PyObject* type, const char* name) noexcept {
+  PyObject* method = PyObject_GetAttrString(type, name);
+  PyErr_Clear();
+  return method;
+}
 
 Producer inspect(PyObject* type) noexcept {
   Producer producer;
@@ -40,10 +48,9 @@ Producer inspect(PyObject* type) noexcept {
     Py_DECREF(capsule);
   }
   PyErr_Clear();  // no interface is no error
-  producer.is_neg = PyObject_GetAttrString(type, "is_neg");
-  PyErr_Clear();
-  producer.storage_offset = PyObject_GetAttrString(type, "storage_offset");
-  PyErr_Clear();
+  producer.is_neg = method_of(type, "is_neg");
+  producer.storage_offset = method_of(type, "storage_offset");
+  producer.untyped_storage = method_of(type, "untyped_storage");
   return producer;
 }
 
@@ -70,6 +77,7 @@ Producer producer_of(py::handle array) noexcept {
   const Producer old = std::exchange(remembered[next++ % remembered.size()], found);
   Py_XDECREF(old.is_neg);
   Py_XDECREF(old.storage_offset);
+  Py_XDECREF(old.untyped_storage);
   Py_XDECREF(old.type);
   return found;
 }
@@ -91,14 +99,20 @@ bool may_be_negated(const DLTensor& tensor) noexcept {
   return true;
 }
 
+/// The answer of a method to `array`; null, with no Python error set, where there is none.
+py::object asked(PyObject* method, py::handle array) noexcept {
+  PyObject* question = Py_XNewRef(method);  // the question may run any code
+  PyObject* answer = question ? PyObject_CallOneArg(question, array.ptr()) : nullptr;
+  if (question && !answer) PyErr_Clear();
+  Py_XDECREF(question);
+  return py::reinterpret_steal<py::object>(answer);
+}
+
 /// How many elements of its storage lie before `array`, 0 if there is no such thing.
 std::int64_t offset_of(py::handle array) noexcept {
-  PyObject* question = Py_XNewRef(producer_of(array).storage_offset);
-  PyObject* answer = question ? PyObject_CallOneArg(question, array.ptr()) : nullptr;
-  const std::int64_t offset = answer ? PyLong_AsLongLong(answer) : 0;
+  const py::object answer = asked(producer_of(array).storage_offset, array);
+  const std::int64_t offset = answer ? PyLong_AsLongLong(answer.ptr()) : 0;
   PyErr_Clear();
-  Py_XDECREF(answer);
-  Py_XDECREF(question);
   return offset;
 }
 
@@ -142,6 +156,10 @@ bool borrow_scalar(py::handle array, DLTensor& out) noexcept {
   if (!describe(array, out)) return false;
   if (out.ndim == 0 && address_of(out) % 64 == 0 && !may_be_an_offset(out)) return true;
   return borrow_one(array, out);
+}
+
+py::object storage_of(py::handle array) noexcept {
+  return asked(producer_of(array).untyped_storage, array);
 }
 
 const void* data_of(const DLTensor& tensor) noexcept {

@@ -35,6 +35,9 @@ bool borrow_one(pybind11::handle array, DLTensor& out) noexcept;
 /// as_strided to a real half.) The call would cost half of the drop-in's step.
 bool borrow_scalar(pybind11::handle array, DLTensor& out) noexcept;
 
+/// What holds the memory of a tensor, whatever else becomes of the tensor; null for other arrays.
+pybind11::object storage_of(pybind11::handle array) noexcept;
+
 /// Asks a library which of its streams is current on a device; see DLPackCurrentWorkStream.
 using CurrentStream = decltype(DLPackExchangeAPI::current_work_stream);
 

@@ -32,13 +32,6 @@ constexpr std::int64_t kUnreadable = -1, kMoved = -2;
 
 using Tensors = py::typing::Tuple<py::object, py::ellipsis>;
 
-/// What holds the memory of a tensor, whatever else becomes of the tensor; None for other arrays.
-py::object storage_of(py::handle array) {
-  PyObject* storage = PyObject_CallMethod(array.ptr(), "untyped_storage", nullptr);
-  if (!storage) PyErr_Clear();
-  return storage ? py::reinterpret_steal<py::object>(storage) : py::none();
-}
-
 /// A tensor that users were given, and could therefore move.
 struct Handed {
   py::object tensor;

@@ -169,6 +169,15 @@ void lanes_whose_rates_may_rise_are_stepped_as_on_the_host() {
   CHECK(raises > 100);
 }
 
+void lanes_with_some_settings_of_their_own_are_stepped_as_on_the_host() {
+  for (int round = 0; round < 4; ++round) {
+    compare<float>({{300}, Each::kFew}, k32, kFloats);
+    compare<double>({{300}, Each::kFew}, {Dtype::kFloat64, 2}, kDoubles);
+    compare<float>({{kMany}, Each::kFew}, k32, kFloats, false, 1);
+  }
+  compare<double>({{300}}, {Dtype::kFloat64, 2}, kDoubles);
+}
+
 }  // namespace
 
 int main() {
@@ -179,6 +188,7 @@ int main() {
   lanes_may_own_any_number_of_rates();
   lanes_with_optional_parts_are_stepped_as_on_the_host();
   lanes_whose_rates_may_rise_are_stepped_as_on_the_host();
+  lanes_with_some_settings_of_their_own_are_stepped_as_on_the_host();
   test_replay();
   test_optim();
 #ifdef threadIdx  // the emulation, which counts launches and fails to order

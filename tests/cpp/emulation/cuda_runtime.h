@@ -19,7 +19,7 @@
 #define __global__
 #define __device__
 #define __shared__ static  // one block at a time
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
   constexpr explicit dim3(unsigned width) : x(width) {}
