@@ -22,7 +22,6 @@ __all__: list[str] = [
     "bits",
     "build_info",
     "cut",
-    "cut_floats",
     "same_groups",
     "settings_table",
     "state_table",
@@ -85,7 +84,7 @@ class Lane:
     """
     One lane in plain numbers.
     """
-    def __init__(self) -> None: ...
+    def __init__(self, reduce_lr: typing.Any) -> None: ...
     def cool(self) -> None:
         """
         Start the cooldown: the end of a step that fired.
@@ -99,9 +98,11 @@ class Lane:
         """
         Words as codes.
         """
-    def step(self, metric: typing.Any, groups: typing.Any, rates: typing.Any) -> int:
+    def step(
+        self, metric: typing.Any, groups: typing.Any, rates: typing.Any, plateau: typing.Any
+    ) -> int:
         """
-        Take one metric. Returns FIRED and RATES_CHANGED bits, or -1, and nothing changed, if the metric cannot be read in place.
+        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. Returns what is left to do, FIRED and RATES_CHANGED bits; or -1, and nothing changed, if the metric cannot be read in place.
         """
     @property
     def best(self) -> float: ...
@@ -184,16 +185,6 @@ def cut(
 ) -> float:
     """
     The rate after a cut, by the rule.
-    """
-
-def cut_floats(
-    groups: typing.Any,
-    floors: typing.Any,
-    factor: typing.SupportsFloat | typing.SupportsIndex,
-    eps: typing.SupportsFloat | typing.SupportsIndex,
-) -> bool:
-    """
-    Cut the rate of every param group. False, and nothing changed, unless all rates are floats and there is a floor for each.
     """
 
 def same_groups(optimizers: typing.Any, rates: typing.Any, params: typing.Any) -> bool:
