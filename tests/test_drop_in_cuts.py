@@ -96,7 +96,7 @@ def test_another_way_to_cut_may_be_put_in_place_at_any_time(where, monkeypatch):
         if where == "object":
             scheduler._reduce_lr = calls.append
         else:
-            own = lambda self, epoch, calls=calls: calls.append(epoch)  # noqa: E731
+            own = lambda _, epoch, calls=calls: calls.append(epoch)  # noqa: E731
             monkeypatch.setattr(kind, "_reduce_lr", own)
         stepped(scheduler, [2.0, 2.0])
         assert rates_in(scheduler) == [0.25]

@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "plateau/replay.hpp"
 #include "plateau/step.hpp"
@@ -311,6 +312,13 @@ void register_lanes(py::module_& m) {
            "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.")
       .def("__enter__", &Batch::enter)
       .def("__exit__", &Batch::leave);
+  m.def(
+      "call_each",
+      [](const py::object& function, const std::vector<Tensors>& arguments) {
+        for (const Tensors& each : arguments) function(*each);
+      },
+      py::arg("function"), py::arg("arguments"),
+      "Call a function with each of these, and no Python code in between.");
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"

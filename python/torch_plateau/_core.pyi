@@ -4,6 +4,7 @@ The lanes core. Private: the public names are in torch_plateau.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 __all__: list[str] = [
@@ -21,7 +22,9 @@ __all__: list[str] = [
     "UNREADABLE",
     "bits",
     "build_info",
+    "call_each",
     "cut",
+    "first_outside",
     "same_groups",
     "settings_table",
     "state_table",
@@ -177,6 +180,11 @@ def build_info() -> dict[str, typing.Any]:
     How this module was built.
     """
 
+def call_each(function: typing.Any, arguments: collections.abc.Sequence[tuple[typing.Any, ...]]) -> None:
+    """
+    Call a function with each of these, and no Python code in between.
+    """
+
 def cut(
     rate: typing.SupportsFloat | typing.SupportsIndex,
     factor: typing.SupportsFloat | typing.SupportsIndex,
@@ -185,6 +193,18 @@ def cut(
 ) -> float:
     """
     The rate after a cut, by the rule.
+    """
+
+def first_outside(
+    values: typing.Any,
+    low: typing.SupportsFloat | typing.SupportsIndex,
+    high: typing.SupportsFloat | typing.SupportsIndex,
+    open_low: bool,
+    open_high: bool,
+    whole: bool,
+) -> int:
+    """
+    Where the first of some values, a vector or 0-d on the CPU, is that is not between these ends, or not whole; -1 for none.
     """
 
 def same_groups(optimizers: typing.Any, rates: typing.Any, params: typing.Any) -> bool:

@@ -19,7 +19,7 @@ from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
 from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STATE, Row
-from .values import check_keys, checked, shown
+from .values import check_keys, check_numbers, checked, copied, shown
 
 __all__ = ["restored", "snapshot"]
 
@@ -46,7 +46,7 @@ _KEYS = {
 }
 _AGES = ("age", "last_reduction")  # in the lane's own steps, as nothing else in `options`
 # Others may be missing in a state that was saved before they existed, and are as unless told.
-_TORCHS = signature(ReduceLROnPlateau).parameters
+_LATER = SETTINGS.keys() - signature(ReduceLROnPlateau).parameters
 _OTHER_KEYS = ("improved", "reduced", "raised", "num_steps", "groups", "settings", "options")
 _SHOWN = {
     "best",
@@ -116,7 +116,7 @@ def restored(
         raise ValueError(
             f"state_dict['groups']: expected {shown(groups)}, got {shown(given['groups'])}"
         )
-    check_keys("state_dict['settings']", given["settings"], SETTINGS, SETTINGS.keys() - _TORCHS)
+    check_keys("state_dict['settings']", given["settings"], SETTINGS, _LATER)
     settings = checked_settings(n, offsets, given["settings"], dtype)
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
@@ -151,6 +151,8 @@ def _same_groups(given: object, groups: list[int] | None) -> bool:
 
 def check_held(best: Tensor, dtype: torch.dtype) -> None:
     """Refuse a ``best`` that ``dtype`` would round."""
+    if dtype == torch.float64:
+        return
     exact = best.to(dtype).double() == best
     if not (exact | best.isnan()).all():
         raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
@@ -255,10 +257,6 @@ def _field(given: Mapping[str, Any], name: str, row: Row, size: int | None) -> T
         raise ValueError(
             f"{label}: expected {row.dtype} of {shape}, got {value.dtype} {tuple(value.shape)}"
         )
-    kept = value.detach().to("cpu", copy=True)
-    good = row.holds(kept.double())
-    if not good.all():
-        bad = kept[~good].tolist()[0]
-        at = int((~good).nonzero()[0])
-        raise ValueError(f"{label}: expected {row.expected}, got {bad:g} at index {at}")
+    kept = copied(value)
+    check_numbers(row, kept, label)
     return kept

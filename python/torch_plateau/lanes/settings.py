@@ -35,6 +35,8 @@ Settings = dict[str, float | Tensor]
 
 BAND = SETTINGS["rule"].words.index("band")
 
+_OF_PARTS = [row for row in SETTINGS.values() if row.part]
+
 # What makes numbers of metrics that float32 lanes could not keep as best.
 _AVERAGES = ("smoothing", "accumulate", "window")
 
@@ -57,6 +59,8 @@ def checked_setting(
         return checked_words(row, value, n, label)
     if value is None and row.may_be_none:
         return row.first
+    if type(value) in (float, int) and abs(value) < 2**53 and row.has(value):
+        return float(value)  # as nearly all are
     if row.of == "group":
         found = per_group(row, value, n, offsets, label)
     else:
@@ -94,7 +98,7 @@ def check_rule(settings: Mapping[str, float | Tensor]) -> None:
 
 def uses_parts(settings: Mapping[str, float | Tensor]) -> bool:
     """Return whether any setting takes the lanes out of the plain loop."""
-    return any(row.needs_part(settings[name]) for name, row in SETTINGS.items())
+    return any(row.needs_part(settings[row.name]) for row in _OF_PARTS)
 
 
 def plain(row: Row, value: float | Tensor) -> Any:

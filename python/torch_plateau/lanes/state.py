@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,11 +14,14 @@ from .memory import vector
 from .settings import BAND, Settings, check_averages, joined, offsets_of, placed, uses_parts
 from .table import BITS, SETTINGS, STATE, Row
 
-__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "RAISED", "REDUCED", "LaneState"]
+__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "RAISED", "REDUCED", "LaneState", "Write"]
 
 IMPROVED, REDUCED, RAISED = BITS["improved"], BITS["reduced"], BITS["raised"]  # of the outcome
 FINISHED, AT_MIN = BITS["finished"], BITS["at_min"]  # of the flags
 LONGER = "window: expected at most {}, the longest so far, got {}"
+
+
+Write = tuple[Tensor, int, Tensor, Tensor]  # what Tensor.scatter_ takes
 
 
 class LaneState:
@@ -71,18 +75,32 @@ class LaneState:
         here = None if offsets is None else offsets.to(device)
         settings = {name: _on(value, device) for name, value in settings.items()}
         state = cls(start, settings, groups, here, capacity).complete()
-        return state.replaced({"best": state.worst()}).settled()
+        best, worst = vector(n, dtype, device), state.worst()
+        best = best.copy_(worst) if isinstance(worst, Tensor) else best.fill_(worst)
+        return state.replaced({"best": best}).settled()
 
     def replaced(
         self, fields: Mapping[str, Tensor], settings: Mapping[str, float | Tensor] | None = None
     ) -> LaneState:
         """Return the same lanes with some fields and settings in place of their own."""
-        return LaneState(
-            {**self.fields, **fields},
-            {**self.settings, **(settings or {})},
-            self.groups,
-            self.offsets,
-            self.capacity,
+        all_settings = {**self.settings, **settings} if settings else self.settings
+        all_fields = {**self.fields, **fields}
+        new = LaneState(all_fields, all_settings, self.groups, self.offsets, self.capacity)
+        if not settings and "has_parts" in self.__dict__:
+            new.has_parts = self.has_parts
+        return new
+
+    def lies_in(
+        self,
+        fields: Mapping[str, Tensor],
+        settings: Mapping[str, float | Tensor],
+        groups: list[int] | None,
+    ) -> bool:
+        """Return whether these are the very tensors and the numbers of these lanes."""
+        return (
+            self.groups == groups
+            and _same(self.fields, fields)
+            and (self.settings is settings or _same(self.settings, settings))
         )
 
     # -- sizes ------------------------------------------------------------------------------------
@@ -90,12 +108,12 @@ class LaneState:
     @property
     def n(self) -> int:
         """How many lanes."""
-        return len(self.fields["clock"])
+        return self.fields["clock"].numel()
 
     @property
     def num_groups(self) -> int:
         """How many rates."""
-        return len(self.fields["rate"])
+        return self.fields["rate"].numel()
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +125,7 @@ class LaneState:
         """What ``best`` is kept in."""
         return self.fields["best"].dtype
 
-    @property
+    @cached_property
     def has_parts(self) -> bool:
         """Whether whole steps are those of lanes with optional parts."""
         return self.capacity > 0 or uses_parts(self.settings)
@@ -124,22 +142,27 @@ class LaneState:
 
     def size_of(self, row: Row) -> int:
         """Return how many values a field or a setting per lane has here."""
-        per_count = _core.LANES_PER_COUNT if self.offsets is None else 1
-        sizes = {
-            "lane": self.n,
-            "group": self.num_groups,
-            "count": max(-(-self.n // per_count), 1),
-            "batch": 1,
-            # so that the cuts of one step never overwrite each other
-            "event": max(self.capacity, self.num_groups) if self.capacity else 0,
-        }
-        return self.window_rows * self.n if row.of == "window" else sizes[row.of]
+        if row.of == "lane":
+            return self.n
+        if row.of == "group":
+            return self.num_groups
+        if row.of == "count":
+            return max(-(-self.n // (_core.LANES_PER_COUNT if self.offsets is None else 1)), 1)
+        if row.of == "window":
+            return self.window_rows * self.n
+        if row.of == "event":  # so that the cuts of one step never overwrite each other
+            return max(self.capacity, self.num_groups) if self.capacity else 0
+        return 1
 
     def needs(self, row: Row) -> bool:
         """Return whether lanes with these settings have this field."""
-        if row.who in SETTINGS:
-            return SETTINGS[row.who].needs_part(self.settings[row.who])
-        return {"always": True, "parts": self.has_parts, "events": self.capacity > 0}[row.who]
+        if row.who == "always":
+            return True
+        if row.who == "events":
+            return self.capacity > 0
+        return self.has_parts and (
+            row.who == "parts" or SETTINGS[row.who].needs_part(self.settings[row.who])
+        )
 
     def fresh(self, row: Row) -> Tensor:
         """Return a field as it begins."""
@@ -167,10 +190,12 @@ class LaneState:
         """Return the steps that each lane took, int64."""
         return self.fields["num_steps"][0] - self.fields["born"]
 
-    def worst(self) -> Tensor:
-        """Return what ``best`` begins with."""
-        maximize = self.setting("mode") == SETTINGS["mode"].words.index("max")
-        return torch.where(maximize, -math.inf, math.inf).to(self.dtype).expand(self.n).contiguous()
+    def worst(self) -> float | Tensor:
+        """Return what ``best`` begins with, one for all lanes where they have the same mode."""
+        mode, maximize = self.settings["mode"], SETTINGS["mode"].words.index("max")
+        if isinstance(mode, Tensor):
+            return torch.where(mode == maximize, -math.inf, math.inf).to(self.dtype)
+        return -math.inf if mode == maximize else math.inf
 
     def warming(self) -> Tensor | None:
         """Return of each group whether a warm-up is on; None for lanes without one."""
@@ -241,31 +266,50 @@ class LaneState:
     def begun_anew(self, mask: Tensor) -> LaneState:
         """Return the lanes, of which those in ``mask`` are as they were built."""
         groups, start = self.per_group(mask), self.fields["start_rate"]
-        new = {"rate": start, "published": start.float(), "best": self.worst()}
-        new["born"] = new["last_cut"] = self.fields["num_steps"][0].expand(self.n)
-        for name, row in STATE.items():
-            if name in self.fields and row.of == "lane" and name not in new:
-                new[name] = self.fresh(row)
+        new: dict[str, float | Tensor] = {"rate": start, "published": start.float()}
+        new["best"] = self.worst()
+        new["born"] = new["last_cut"] = self.fields["num_steps"][0]
+        for name in self.fields:
+            if STATE[name].of == "lane" and name not in new:
+                new[name] = STATE[name].first
         return self.where(mask, groups, new).settled()
 
-    def where(self, mask: Tensor, groups: Tensor, new: Mapping[str, Tensor]) -> LaneState:
+    def where(self, mask: Tensor, groups: Tensor, new: Mapping[str, float | Tensor]) -> LaneState:
         """Return the lanes with new values of some fields for lanes and groups in these masks."""
-        return self.replaced(
-            {
-                name: torch.where(mask if STATE[name].of == "lane" else groups, values, old)
-                for name, values in new.items()
-                for old in [self.fields[name]]
-            }
-        )
+        fields = {}
+        for name, values in new.items():
+            which, old = mask if STATE[name].of == "lane" else groups, self.fields[name]
+            if isinstance(values, Tensor):
+                fields[name] = torch.where(which, values, old)
+            else:
+                fields[name] = old.masked_fill(which, values)
+        return self.replaced(fields)
 
-    def gather(self, origin: Tensor) -> LaneState:
-        """Return as many lanes, each that which ``origin`` names; all own equally many rates."""
-        groups = origin
+    def copied(self, src: Tensor, dst: Tensor) -> list[Write]:
+        """Return what makes each lane ``dst[i]`` what ``src[i]`` is; all own equally many rates.
+
+        A lane that ``dst`` names twice must get the same twice.
+        """
+        numbers = {"lane": (dst, src), "group": (dst, src)}
         if self.groups:
-            per_lane = self.groups[0]
-            within = torch.arange(per_lane, device=self.device)
-            groups = (origin[:, None] * per_lane + within).view(-1)
-        return self._picked(origin, groups)
+            numbers["group"] = self._spread(dst, self.groups[0]), self._spread(src, self.groups[0])
+        if "recent" in self.fields:
+            rows = torch.arange(self.window_rows, device=self.device)[:, None] * self.n
+            numbers["window"] = (rows + dst).flatten(), (rows + src).flatten()
+        tensors = [(STATE[name].of, each) for name, each in self.fields.items()]
+        for name, value in self.settings.items():
+            if isinstance(value, Tensor):
+                tensors.append((SETTINGS[name].of, value))
+        return [
+            (tensor, 0, to, tensor.index_select(0, come_from))
+            for of, tensor in tensors
+            if of in numbers
+            for to, come_from in [numbers[of]]
+        ]
+
+    def _spread(self, lanes: Tensor, count: int) -> Tensor:
+        """Return the numbers of the groups of lanes that own so many each."""
+        return (lanes[:, None] * count + torch.arange(count, device=self.device)).flatten()
 
     def select(self, keep: Tensor) -> LaneState:
         """Return only the lanes in the mask ``keep``, in their order; synchronises."""
@@ -331,9 +375,11 @@ class LaneState:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LaneState:
         """Return the lanes on another device, or with ``best`` in another type."""
-        fields = {name: each.to(device) for name, each in self.fields.items()}
+        fields, settings = dict(self.fields), self.settings
+        if device != self.device:
+            fields = {name: each.to(device) for name, each in fields.items()}
+            settings = {name: _on(value, device) for name, value in settings.items()}
         fields["best"] = fields["best"].to(dtype)
-        settings = {name: _on(value, device) for name, value in self.settings.items()}
         offsets = None if self.offsets is None else self.offsets.to(device)
         return LaneState(fields, settings, self.groups, offsets, self.capacity)
 
@@ -342,8 +388,8 @@ class LaneState:
 
         def picked(row: Row, tensor: Tensor) -> Tensor:
             if row.of == "window":
-                return tensor.view(-1, max(self.n, 1))[:, lanes].flatten()
-            return tensor[lanes if row.of == "lane" else groups]
+                return tensor.view(-1, max(self.n, 1)).index_select(1, lanes).flatten()
+            return tensor.index_select(0, lanes if row.of == "lane" else groups)
 
         moved = ("lane", "group", "window")
         fields = {
@@ -376,6 +422,17 @@ class LaneState:
                     changed[name][order % size] = self.fields[name][order % old_size]
             changed["events_first"] = torch.full_like(self.fields["events_first"], first)
         return self.replaced(changed)
+
+
+def _same(one: Mapping[str, float | Tensor], other: Mapping[str, float | Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        each is other[name] or (not isinstance(each, Tensor) and _equal(each, other[name]))
+        for name, each in one.items()
+    )
+
+
+def _equal(number: float, other: float | Tensor) -> bool:
+    return not isinstance(other, Tensor) and number == other
 
 
 def _on(value: float | Tensor, device: torch.device) -> float | Tensor:

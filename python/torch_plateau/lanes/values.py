@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .inputs import FITS_FLOAT64
 from .readable import check_readable, kind_of
 from .table import Row
 
 __all__ = [
     "brief",
     "check_keys",
+    "check_numbers",
     "checked",
     "checked_word",
     "checked_words",
     "codes_of",
+    "copied",
     "shown",
     "words_of",
 ]
@@ -50,19 +53,30 @@ def checked(
             given = torch.as_tensor(given, dtype=torch.float64, device="cpu")
         if given.is_complex() or given.dtype == torch.bool:
             raise TypeError
-        values = given.detach().to("cpu", torch.float64, copy=True)
+        values = copied(given)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise TypeError(f"{wanted}, got {shown(value)}") from error
     if (values.ndim == 0 and not scalar) or (
         values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
     ):
         raise ValueError(f"{wanted}, got shape {tuple(values.shape)}")
-    good = row.holds(values)
-    if not good.all():
-        where = "" if values.ndim == 0 else f" at index {int((~good).nonzero()[0])}"
-        bad = values[~good].tolist()[0] if values.ndim else values.item()
-        raise ValueError(f"{label}: expected {row.expected}, got {bad:g}{where}")
+    check_numbers(row, values, label)
     return values.to(row.dtype or torch.float64)
+
+
+def check_numbers(row: Row, values: Tensor, label: str) -> None:
+    """Refuse numbers, 0-d or a vector on the CPU, that a setting or a field may not have."""
+    at = row.first_outside(values)
+    if at >= 0:
+        where = f" at index {at}" if values.ndim else ""
+        bad = values.flatten()[at].item()
+        raise ValueError(f"{label}: expected {row.expected}, got {bad:g}{where}")
+
+
+def copied(numbers: Tensor) -> Tensor:
+    """Return a copy of real numbers that the core can read."""
+    dtype = numbers.dtype if numbers.dtype in FITS_FLOAT64 else torch.float64
+    return numbers.detach().to("cpu", dtype, copy=True).as_subclass(Tensor).resolve_neg()
 
 
 def checked_word(label: str, value: object, words: Sequence[str]) -> str:
