@@ -314,11 +314,10 @@ void register_lanes(py::module_& m) {
       .def("__exit__", &Batch::leave);
   m.def(
       "call_each",
-      [](const py::object& function, const std::vector<Tensors>& arguments) {
-        for (const Tensors& each : arguments) function(*each);
+      [](const std::vector<py::object>& calls) {
+        for (const py::object& call : calls) call();
       },
-      py::arg("function"), py::arg("arguments"),
-      "Call a function with each of these, and no Python code in between.");
+      py::arg("calls"), "Call each of these, and no Python code in between.");
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"
@@ -329,6 +328,7 @@ void register_lanes(py::module_& m) {
       lanes, "step_masked",
       "step_masked(self: torch_plateau._core.Lanes, metrics: object, active: object) -> int\n\n"
       "The same for the lanes of which `active` holds no 0; the others keep their state.");
+  m.attr("HUGE_PAGE") = Memory::kHuge;  // bytes
   m.attr("UNREADABLE") = kUnreadable;
   m.attr("MOVED") = kMoved;
 }

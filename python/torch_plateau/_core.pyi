@@ -10,6 +10,7 @@ import typing
 __all__: list[str] = [
     "AdamStep",
     "FIRED",
+    "HUGE_PAGE",
     "LANES_PER_COUNT",
     "Lane",
     "Lanes",
@@ -180,9 +181,9 @@ def build_info() -> dict[str, typing.Any]:
     How this module was built.
     """
 
-def call_each(function: typing.Any, arguments: collections.abc.Sequence[tuple[typing.Any, ...]]) -> None:
+def call_each(calls: collections.abc.Sequence[typing.Any]) -> None:
     """
-    Call a function with each of these, and no Python code in between.
+    Call each of these, and no Python code in between.
     """
 
 def cut(
@@ -223,6 +224,7 @@ def state_table() -> list[dict[str, typing.Any]]:
     """
 
 FIRED: int = 1
+HUGE_PAGE: int = 2097152
 LANES_PER_COUNT: int = 256
 MOVED: int = -2
 RATES_CHANGED: int = 2

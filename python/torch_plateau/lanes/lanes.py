@@ -30,9 +30,10 @@ from .settings import (
     per_group,
     plain,
 )
-from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState, Write
+from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STOP_REASONS, whole_number
 from .values import brief, check_keys, checked, shown
+from .writes import Write, beginning_anew, copying
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -440,7 +441,7 @@ class PlateauLanes(Placed):
         IndexError, with nothing changed, for lanes that do not exist.
         """
         self._change(
-            lambda state: state.begun_anew(chosen("lanes", lanes, state.n, state.device).mask)
+            lambda state: beginning_anew(state, chosen("lanes", lanes, state.n, state.device).mask)
         )
 
     def copy_lanes(self, src: Which, dst: Which) -> None:
@@ -470,9 +471,9 @@ class PlateauLanes(Placed):
                 raise ValueError(
                     "src: expected lanes with equally many groups, got some with others"
                 )
-            return state.copied(alike(to, come_from.expand(len(to)), state.n), to)
+            return copying(state, alike(to, come_from.expand(len(to)), state.n), to)
 
-        self._write(copied)
+        self._change(copied)
 
     def set_lanes(self, lanes: Which, **changes: Any) -> None:
         """Give lanes other rates or other hyper-parameters; uniform ones become one per lane.

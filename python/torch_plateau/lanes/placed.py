@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import _core
 from .memory import Handed, handed, placed_well
 from .operator import Connection, found_by
-from .state import LaneState, Write
+from .state import LaneState
+from .writes import Write
 
 __all__ = ["Placed"]
 
@@ -37,17 +38,18 @@ class Placed:
         self._advance = self._core.step
         self._become(state)
 
-    def _change(self, make: Callable[[LaneState], LaneState], in_place: bool = True) -> None:
-        """Become what ``make`` makes of the state, while no other thread steps."""
+    def _change(
+        self, make: Callable[[LaneState], LaneState | list[Write]], in_place: bool = True
+    ) -> None:
+        """Become what ``make`` makes of the state, all at once, while no other thread steps."""
         with self._core:
             self._take_moved()
-            self._become(make(self._state), in_place)
-
-    def _write(self, writes: Callable[[LaneState], list[Write]]) -> None:
-        """Write into the tensors of the state, all at once, while no other thread steps."""
-        with self._core, torch.no_grad():
-            self._take_moved()
-            _core.call_each(Tensor.scatter_, writes(self._state))
+            made = make(self._state)
+            if isinstance(made, LaneState):
+                self._become(made, in_place)
+            else:
+                with torch.no_grad():
+                    _core.call_each(made)
 
     def _become(self, new: LaneState, in_place: bool = True) -> None:
         """Put ``new`` in place of the state, all at once.
@@ -72,7 +74,13 @@ class Placed:
         if old is not None and settings is not old.settings:
             settings = {name: kept(old.settings[name], each) for name, each in settings.items()}
         copies = (targets, values) if targets else ()
-        if old is not None and old.lies_in(fields, settings, new.groups):
+        stays = (
+            old is not None
+            and old.groups == new.groups
+            and _same(old.fields, fields)
+            and (old.settings is settings or _same(old.settings, settings))
+        )
+        if stays:
             if copies:
                 torch._foreach_copy_(*copies)  # one operation, which no interruption cuts in two
             return
@@ -141,3 +149,16 @@ def _alike(before: Any, after: Any) -> bool:
         and isinstance(after, Tensor)
         and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
     )
+
+
+def _same(one: Mapping[str, float | Tensor], other: Mapping[str, float | Tensor]) -> bool:
+    """Return whether these are the very tensors, and the same numbers."""
+    return one.keys() == other.keys() and all(
+        each is other[name]
+        or (_is_number(each) and _is_number(other[name]) and each == other[name])
+        for name, each in one.items()
+    )
+
+
+def _is_number(value: float | Tensor) -> bool:
+    return not isinstance(value, Tensor)

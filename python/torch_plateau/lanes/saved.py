@@ -61,6 +61,9 @@ _SHOWN = {
     "last_cut",
 }
 
+_EVENTS = [name for name, row in STATE.items() if row.who == "events"]
+_OTHERS = [row for name, row in STATE.items() if name not in (*_SHOWN, *_EVENTS)]
+
 
 def snapshot(state: LaneState) -> dict[str, Any]:
     """Return clones and primitives; does not synchronise."""
@@ -127,10 +130,10 @@ def restored(
             outcome += _bools(given, name, n) * bit
     steps = checked(_ROWS["num_steps"], given["num_steps"], label="state_dict['num_steps']")
     check_held(loaded["best"], dtype)
-    bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]
+    bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]  # copies, as all of it
     fields = {
         "best": loaded["best"].to(dtype),
-        "clock": torch.where(cooling > 0, -cooling, bad),
+        "clock": torch.where(cooling > 0, cooling.neg_(), bad, out=bad),
         "outcome": outcome,
         "num_reductions": loaded["num_reductions"],
         "start_rate": loaded["start_lr"],
@@ -161,15 +164,12 @@ def check_held(best: Tensor, dtype: torch.dtype) -> None:
 def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) -> LaneState:
     """Return the lanes with the fields that have no other place in a snapshot."""
     label = "state_dict['options']"
-    events = [name for name, row in STATE.items() if row.who == "events"]
-    needed = [
-        name for name, row in STATE.items() if state.needs(row) and name not in (*_SHOWN, *events)
-    ]
-    kept = {k: v for k, v in given.items() if k not in events} if _is_mapping(given) else given
+    needed = [row.name for row in _OTHERS if state.needs(row)]
+    kept = {k: v for k, v in given.items() if k not in _EVENTS} if _is_mapping(given) else given
     check_keys(label, kept, [*_AGES, *needed])
     ages = {name: _field(given, name, _ROWS["num_steps"], state.n) for name in _AGES}
-    fields = {"born": steps - ages["age"]}
-    fields["last_cut"] = fields["born"] + ages["last_reduction"]
+    fields = {"born": ages["age"].neg_().add_(steps)}
+    fields["last_cut"] = ages["last_reduction"].add_(fields["born"])
     for name in needed:
         size: int | None = state.size_of(STATE[name])
         if name == "recent":  # windows may have been longer once
@@ -179,9 +179,9 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
         _check_window(fields["recent"], state)
     if "flags" in fields:
         _check_stops(fields["flags"], fields["stop_reason"])
-    recorded = [name for name in events if name in given]
+    recorded = [name for name in _EVENTS if name in given]
     if recorded:
-        check_keys(label, dict.fromkeys([*kept, *recorded]), [*_AGES, *needed, *events])
+        check_keys(label, dict.fromkeys([*kept, *recorded]), [*_AGES, *needed, *_EVENTS])
     if state.capacity and (recorded or all_events):
         fields |= _events(given, state, all_events)
     return state.replaced(fields).complete()

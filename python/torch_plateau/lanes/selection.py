@@ -49,7 +49,8 @@ def chosen(name: str, lanes: Any, n: int, device: torch.device) -> Chosen:
 
 def alike(numbers: Tensor, values: Tensor, n: int) -> Tensor:
     """Return values for lane numbers, where of a number that comes twice the last place counts."""
-    if len(numbers) < 2:
+    few = numbers.is_cpu and len(numbers) < 64
+    if few and len(set(numbers.tolist())) == len(numbers):
         return values
     return values.index_select(0, _last_places(numbers, n).index_select(0, numbers))
 
@@ -88,7 +89,8 @@ def numbers_of(name: str, lanes: Any, n: int, device: torch.device) -> Tensor:
         raise ValueError(f"{name}: expected device {device}, got {given.device}")
     numbers = given.detach().as_subclass(Tensor).reshape(-1).long()
     if given.is_cpu:
-        at = _core.first_outside(numbers.contiguous(), 0, n, False, True, False)
+        numbers = numbers.contiguous()
+        at = _core.first_outside(numbers, 0, n, False, True, False)
         _check_numbers(name, numbers[at : at + 1].tolist() if at >= 0 else (), n)
     return numbers
 

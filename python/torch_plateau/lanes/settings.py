@@ -53,14 +53,14 @@ def checked_setting(
     row: Row, value: Any, n: int, offsets: Tensor | None = None, label: str | None = None
 ) -> float | Tensor:
     """Check a setting of ``n`` lanes: a number, or a CPU tensor with one per lane (or group)."""
+    if type(value) in (float, int) and not row.words and abs(value) < 2**53 and row.has(value):
+        return float(value)  # as nearly all are
     if row.of == "batch":
         return float(row.words.index(checked_word(label or row.name, value, row.words)))
     if row.words:
         return checked_words(row, value, n, label)
     if value is None and row.may_be_none:
         return row.first
-    if type(value) in (float, int) and abs(value) < 2**53 and row.has(value):
-        return float(value)  # as nearly all are
     if row.of == "group":
         found = per_group(row, value, n, offsets, label)
     else:

@@ -14,14 +14,11 @@ from .memory import vector
 from .settings import BAND, Settings, check_averages, joined, offsets_of, placed, uses_parts
 from .table import BITS, SETTINGS, STATE, Row
 
-__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "RAISED", "REDUCED", "LaneState", "Write"]
+__all__ = ["AT_MIN", "FINISHED", "IMPROVED", "LONGER", "RAISED", "REDUCED", "LaneState"]
 
 IMPROVED, REDUCED, RAISED = BITS["improved"], BITS["reduced"], BITS["raised"]  # of the outcome
 FINISHED, AT_MIN = BITS["finished"], BITS["at_min"]  # of the flags
 LONGER = "window: expected at most {}, the longest so far, got {}"
-
-
-Write = tuple[Tensor, int, Tensor, Tensor]  # what Tensor.scatter_ takes
 
 
 class LaneState:
@@ -89,19 +86,6 @@ class LaneState:
         if not settings and "has_parts" in self.__dict__:
             new.has_parts = self.has_parts
         return new
-
-    def lies_in(
-        self,
-        fields: Mapping[str, Tensor],
-        settings: Mapping[str, float | Tensor],
-        groups: list[int] | None,
-    ) -> bool:
-        """Return whether these are the very tensors and the numbers of these lanes."""
-        return (
-            self.groups == groups
-            and _same(self.fields, fields)
-            and (self.settings is settings or _same(self.settings, settings))
-        )
 
     # -- sizes ------------------------------------------------------------------------------------
 
@@ -172,7 +156,8 @@ class LaneState:
     def complete(self) -> LaneState:
         """Return the lanes with the fields that they need and do not have yet."""
         missing = [row for name, row in STATE.items() if name not in self.fields]
-        return self.replaced({row.name: self.fresh(row) for row in missing if self.needs(row)})
+        fresh = {row.name: self.fresh(row) for row in missing if self.needs(row)}
+        return self.replaced(fresh) if fresh else self
 
     # -- what follows from the fields -------------------------------------------------------------
 
@@ -236,11 +221,19 @@ class LaneState:
         counted = torch.nn.functional.pad(room.long().cumsum(0), (1, 0))
         return counted[self.offsets[1:]] == counted[self.offsets[:-1]]
 
+    @property
+    def settles(self) -> bool:
+        """Whether anything follows from rates that :meth:`settled` has to bring up to date."""
+        warms = SETTINGS["warmup_steps"].needs_part(self.settings["warmup_steps"])
+        return warms or "noise" in self.fields or "at_min_steps" in self.fields
+
     def settled(self) -> LaneState:
         """Return the lanes with rates published as they should be, and marked if at their floor.
 
         For when rates were set; a step does all this by itself.
         """
+        if not self.settles:
+            return self
         changed = {}
         warming = self.warming()
         if warming is not None:
@@ -265,14 +258,16 @@ class LaneState:
 
     def begun_anew(self, mask: Tensor) -> LaneState:
         """Return the lanes, of which those in ``mask`` are as they were built."""
-        groups, start = self.per_group(mask), self.fields["start_rate"]
-        new: dict[str, float | Tensor] = {"rate": start, "published": start.float()}
-        new["best"] = self.worst()
-        new["born"] = new["last_cut"] = self.fields["num_steps"][0]
-        for name in self.fields:
-            if STATE[name].of == "lane" and name not in new:
-                new[name] = STATE[name].first
-        return self.where(mask, groups, new).settled()
+        return self.where(mask, self.per_group(mask), self.first()).settled()
+
+    def first(self) -> dict[str, float | Tensor]:
+        """Return what the fields of lanes that begin now hold, those of groups one for each."""
+        start, steps = self.fields["start_rate"], self.fields["num_steps"][0]
+        new: dict[str, float | Tensor] = {
+            name: STATE[name].first for name in self.fields if STATE[name].of == "lane"
+        }
+        new |= {"best": self.worst(), "born": steps, "last_cut": steps}
+        return new | {"rate": start, "published": start.float()}
 
     def where(self, mask: Tensor, groups: Tensor, new: Mapping[str, float | Tensor]) -> LaneState:
         """Return the lanes with new values of some fields for lanes and groups in these masks."""
@@ -284,32 +279,6 @@ class LaneState:
             else:
                 fields[name] = old.masked_fill(which, values)
         return self.replaced(fields)
-
-    def copied(self, src: Tensor, dst: Tensor) -> list[Write]:
-        """Return what makes each lane ``dst[i]`` what ``src[i]`` is; all own equally many rates.
-
-        A lane that ``dst`` names twice must get the same twice.
-        """
-        numbers = {"lane": (dst, src), "group": (dst, src)}
-        if self.groups:
-            numbers["group"] = self._spread(dst, self.groups[0]), self._spread(src, self.groups[0])
-        if "recent" in self.fields:
-            rows = torch.arange(self.window_rows, device=self.device)[:, None] * self.n
-            numbers["window"] = (rows + dst).flatten(), (rows + src).flatten()
-        tensors = [(STATE[name].of, each) for name, each in self.fields.items()]
-        for name, value in self.settings.items():
-            if isinstance(value, Tensor):
-                tensors.append((SETTINGS[name].of, value))
-        return [
-            (tensor, 0, to, tensor.index_select(0, come_from))
-            for of, tensor in tensors
-            if of in numbers
-            for to, come_from in [numbers[of]]
-        ]
-
-    def _spread(self, lanes: Tensor, count: int) -> Tensor:
-        """Return the numbers of the groups of lanes that own so many each."""
-        return (lanes[:, None] * count + torch.arange(count, device=self.device)).flatten()
 
     def select(self, keep: Tensor) -> LaneState:
         """Return only the lanes in the mask ``keep``, in their order; synchronises."""
@@ -422,17 +391,6 @@ class LaneState:
                     changed[name][order % size] = self.fields[name][order % old_size]
             changed["events_first"] = torch.full_like(self.fields["events_first"], first)
         return self.replaced(changed)
-
-
-def _same(one: Mapping[str, float | Tensor], other: Mapping[str, float | Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        each is other[name] or (not isinstance(each, Tensor) and _equal(each, other[name]))
-        for name, each in one.items()
-    )
-
-
-def _equal(number: float, other: float | Tensor) -> bool:
-    return not isinstance(other, Tensor) and number == other
 
 
 def _on(value: float | Tensor, device: torch.device) -> float | Tensor:

@@ -32,6 +32,7 @@ class Row(NamedTuple):
         help: A setting's: what it does.
         who: A field's: the lanes that have it, as csrc/plateau/state.hpp has it.
         may_be_none: Whether None is its value unless told.
+        whole: Whether its numbers are whole.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     help: str = ""
     who: str = ""
     may_be_none: bool = False
+    whole: bool = False
 
     def has(self, number: float) -> bool:
         """Return whether a number is among those that it may have."""
@@ -55,7 +57,7 @@ class Row(NamedTuple):
             return True
         above = number > self.low if self.open_low else number >= self.low
         below = number < self.high if self.open_high else number <= self.high
-        return above and below and (not self._whole or number == math.floor(number))
+        return above and below and (not self.whole or number == math.floor(number))
 
     def first_outside(self, values: Tensor) -> int:
         """Return where the first of some values that it may not have is, -1 for none.
@@ -65,11 +67,7 @@ class Row(NamedTuple):
         if self.low > self.high:
             return -1
         ends = self.low, self.high, self.open_low, self.open_high
-        return _core.first_outside(values, *ends, self._whole)
-
-    @property
-    def _whole(self) -> bool:
-        return self.dtype is not None and not self.dtype.is_floating_point
+        return _core.first_outside(values, *ends, self.whole)
 
     def needs_part(self, value: float | Tensor) -> bool:
         """Return whether a setting of this value takes the lanes out of the plain loop.
@@ -90,7 +88,8 @@ def _rows(table: list[dict[str, Any]]) -> dict[str, Row]:
         kind = given.pop("type")
         given["dtype"] = None if kind == "best" else getattr(torch, kind)
         given["words"] = tuple(given["words"].split())
-        row = Row(**given)
+        dtype = given["dtype"]
+        row = Row(**given, whole=dtype is not None and not dtype.is_floating_point)
         rows[row.name] = row._replace(may_be_none=not row.words and not row.has(row.first))
     return rows
 

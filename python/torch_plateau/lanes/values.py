@@ -40,9 +40,6 @@ def checked(
     Raises TypeError for what is not numeric and ValueError for a wrong shape or range.
     """
     label = label or row.name
-    allowed = ["one number"] if scalar else []
-    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
-    wanted = f"{label}: expected {' or '.join(allowed)}"
     given = value
     if isinstance(given, Tensor):
         check_readable(given, label)
@@ -55,13 +52,18 @@ def checked(
             raise TypeError
         values = copied(given)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{wanted}, got {shown(value)}") from error
-    if (values.ndim == 0 and not scalar) or (
-        values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
-    ):
-        raise ValueError(f"{wanted}, got shape {tuple(values.shape)}")
+        raise TypeError(f"{_wanted(label, sizes, scalar)}, got {shown(value)}") from error
+    fits = scalar if values.ndim == 0 else values.ndim == 1 and values.numel() in sizes
+    if not fits:
+        raise ValueError(f"{_wanted(label, sizes, scalar)}, got shape {tuple(values.shape)}")
     check_numbers(row, values, label)
     return values.to(row.dtype or torch.float64)
+
+
+def _wanted(label: str, sizes: Sequence[int], scalar: bool) -> str:
+    allowed = ["one number"] if scalar else []
+    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
+    return f"{label}: expected {' or '.join(allowed)}"
 
 
 def check_numbers(row: Row, values: Tensor, label: str) -> None:
@@ -75,8 +77,11 @@ def check_numbers(row: Row, values: Tensor, label: str) -> None:
 
 def copied(numbers: Tensor) -> Tensor:
     """Return a copy of real numbers that the core can read."""
+    numbers = numbers.detach()
+    if type(numbers) is Tensor and numbers.is_cpu and numbers.dtype in FITS_FLOAT64:
+        return numbers.clone(memory_format=torch.contiguous_format).resolve_neg()
     dtype = numbers.dtype if numbers.dtype in FITS_FLOAT64 else torch.float64
-    return numbers.detach().to("cpu", dtype, copy=True).as_subclass(Tensor).resolve_neg()
+    return numbers.to("cpu", dtype, copy=True).as_subclass(Tensor).resolve_neg().contiguous()
 
 
 def checked_word(label: str, value: object, words: Sequence[str]) -> str:
