@@ -73,14 +73,11 @@ class Placed:
         settings = new.settings
         if old is not None and settings is not old.settings:
             settings = {name: kept(old.settings[name], each) for name, each in settings.items()}
+            if _same(old.settings, settings):
+                settings = old.settings
         copies = (targets, values) if targets else ()
-        stays = (
-            old is not None
-            and old.groups == new.groups
-            and _same(old.fields, fields)
-            and (old.settings is settings or _same(old.settings, settings))
-        )
-        if stays:
+        stays = old is not None and old.groups == new.groups and old.settings is settings
+        if stays and _same(old_fields, fields):
             if copies:
                 torch._foreach_copy_(*copies)  # one operation, which no interruption cuts in two
             return
@@ -154,11 +151,6 @@ def _alike(before: Any, after: Any) -> bool:
 def _same(one: Mapping[str, float | Tensor], other: Mapping[str, float | Tensor]) -> bool:
     """Return whether these are the very tensors, and the same numbers."""
     return one.keys() == other.keys() and all(
-        each is other[name]
-        or (_is_number(each) and _is_number(other[name]) and each == other[name])
+        each is other[name] or (type(each) is type(other[name]) is float and each == other[name])
         for name, each in one.items()
     )
-
-
-def _is_number(value: float | Tensor) -> bool:
-    return not isinstance(value, Tensor)

@@ -127,7 +127,7 @@ def restored(
     outcome = torch.zeros(n, dtype=torch.uint8, device="cpu")
     for name, bit in (("improved", IMPROVED), ("reduced", REDUCED), ("raised", RAISED)):
         if name in given:
-            outcome += _bools(given, name, n) * bit
+            outcome.add_(_bools(given, name, n), alpha=bit)
     steps = checked(_ROWS["num_steps"], given["num_steps"], label="state_dict['num_steps']")
     check_held(loaded["best"], dtype)
     bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]  # copies, as all of it

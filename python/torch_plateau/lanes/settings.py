@@ -55,6 +55,8 @@ def checked_setting(
     """Check a setting of ``n`` lanes: a number, or a CPU tensor with one per lane (or group)."""
     if type(value) in (float, int) and not row.words and abs(value) < 2**53 and row.has(value):
         return float(value)  # as nearly all are
+    if type(value) is str and value in row.words:
+        return float(row.words.index(value))
     if row.of == "batch":
         return float(row.words.index(checked_word(label or row.name, value, row.words)))
     if row.words:
