@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// _core.Lane: the state of the drop-in scheduler, one lane in plain numbers. It decides; lowering
-// the rates of an optimizer's groups is left to Python, where they live.
+// _core.Lane: the state of the drop-in scheduler, one lane in plain numbers. It decides, and
+// cuts rates that are floats in plain param groups; whatever else there is, is left to Python.
 #include <cstdint>
+#include <utility>
 
 #include "plateau/rule.hpp"
 #include "plateau/step.hpp"
@@ -40,7 +41,41 @@ bool read_one(py::handle metric, double& out) noexcept {
   return true;
 }
 
+PyObject* const kReduceLr = PyUnicode_InternFromString("_reduce_lr");
+PyObject* const kLastLr = PyUnicode_InternFromString("_last_lr");
+PyObject* const kMinLrs = PyUnicode_InternFromString("min_lrs");
+PyObject* const kFactor = PyUnicode_InternFromString("factor");
+PyObject* const kEps = PyUnicode_InternFromString("eps");
+
+/// Whether `function` is what `plateau._reduce_lr` calls: neither a subclass nor anybody else has
+/// put another in its place.
+bool reduces_by(PyObject* plateau, PyObject* function) noexcept {
+  PyObject* method = PyObject_GetAttr(plateau, kReduceLr);
+  const bool same = method && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
+  Py_XDECREF(method);
+  PyErr_Clear();
+  return same;
+}
+
+/// cut_floats by the attributes of `plateau`; null too where one is not where it usually is.
+PyObject* cut_by_attributes(PyObject* plateau, PyObject* groups) noexcept {
+  PyObject* own = PyObject_GenericGetDict(plateau, nullptr);
+  if (!own) return nullptr;
+  PyObject* floors = PyDict_GetItemWithError(own, kMinLrs);
+  PyObject* factor = PyDict_GetItemWithError(own, kFactor);
+  PyObject* eps = PyDict_GetItemWithError(own, kEps);
+  PyObject* rates = nullptr;
+  if (floors && factor && eps && is_number(factor) && is_number(eps)) {
+    rates = cut_floats(groups, floors, PyFloat_AsDouble(factor), PyFloat_AsDouble(eps));
+  }
+  Py_DECREF(own);
+  return rates;
+}
+
 struct Lane {
+  explicit Lane(py::object reduce_lr) : reduce_lr(std::move(reduce_lr)) {}
+
+  py::object reduce_lr;  // what a plateau has as _reduce_lr where cutting is left to this class
   double best = 0;
   std::int32_t num_bad_epochs = 0;
   std::int32_t cooldown_counter = 0;
@@ -49,6 +84,7 @@ struct Lane {
   std::int32_t patience = 0;
   std::int32_t cooldown = 0;
 
+  /// One of Answer, or both of the first two.
   int step(py::handle metric, py::handle groups, py::handle rates) noexcept {
     double x;
     if (!read_one(metric, x)) return kUnreadable;
@@ -62,6 +98,18 @@ struct Lane {
     return (fires(clock, patience) ? kLower : 0) | (same_rates(groups, rates) ? 0 : kRatesChanged);
   }
 
+  /// Does what kLower asks for, and takes the snapshot, where all is plain. Returns what is left to
+  /// Python: nothing or `answer`; -2 with a Python error.
+  int lower(PyObject* plateau, PyObject* groups, int answer) noexcept {
+    PyObject* rates =
+        reduces_by(plateau, reduce_lr.ptr()) ? cut_by_attributes(plateau, groups) : nullptr;
+    if (!rates) return PyErr_Occurred() ? -2 : answer;
+    cool();
+    const bool set = PyObject_SetAttr(plateau, kLastLr, rates) == 0;
+    Py_DECREF(rates);
+    return set ? 0 : -2;
+  }
+
   void cool() noexcept {
     num_bad_epochs = 0;
     cooldown_counter = -after_fire(0, cooldown, true, kTorch);
@@ -69,14 +117,16 @@ struct Lane {
 };
 
 PyObject* step_fast(Lane& lane, PyObject* const* args) noexcept {
-  return PyLong_FromLong(lane.step(args[0], args[1], args[2]));
+  int answer = lane.step(args[0], args[1], args[2]);
+  if (answer > 0 && answer & kLower) answer = lane.lower(args[3], args[1], answer);
+  return answer == -2 ? nullptr : PyLong_FromLong(answer);
 }
 
 }  // namespace
 
 void register_lane(py::module_& m) {
   py::class_<Lane> lane(m, "Lane", "One lane in plain numbers.");
-  lane.def(py::init<>())
+  lane.def(py::init<py::object>(), py::arg("reduce_lr"))
       .def_readwrite("best", &Lane::best)
       .def_readwrite("num_bad_epochs", &Lane::num_bad_epochs)
       .def_readwrite("cooldown_counter", &Lane::cooldown_counter)
@@ -90,12 +140,14 @@ void register_lane(py::module_& m) {
           },
           py::arg("mode"), py::arg("threshold"), py::arg("threshold_mode"), "Words as codes.")
       .def("cool", &Lane::cool, "Start the cooldown: the end of a step that fired.");
-  def_fast<Lane, 3, step_fast>(
+  def_fast<Lane, 4, step_fast>(
       lane, "step",
-      "step(self: torch_plateau._core.Lane, metric: object, groups: object, rates: object) -> "
-      "int\n\n"
-      "Take one metric. Returns FIRED and RATES_CHANGED bits, or -1, and nothing changed, if the "
-      "metric cannot be read in place.");
+      "step(self: torch_plateau._core.Lane, metric: object, groups: object, rates: object, "
+      "plateau: object) -> int\n\n"
+      "Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float "
+      "rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. Returns "
+      "what is left to do, FIRED and RATES_CHANGED bits; or -1, and nothing changed, if the metric "
+      "cannot be read in place.");
   m.attr("FIRED") = static_cast<int>(kLower);
   m.attr("RATES_CHANGED") = static_cast<int>(kRatesChanged);
   m.def("cut", &cut, py::arg("rate"), py::arg("factor"), py::arg("min_lr"), py::arg("eps"),

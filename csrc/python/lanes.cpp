@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/threads.hpp"
 #include "plateau/replay.hpp"
@@ -322,6 +323,12 @@ void register_lanes(py::module_& m) {
            "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.")
       .def("__enter__", &Batch::enter)
       .def("__exit__", &Batch::leave);
+  m.def(
+      "call_each",
+      [](const std::vector<py::object>& calls) {
+        for (const py::object& call : calls) call();
+      },
+      py::arg("calls"), "Call each of these, and no Python code in between.");
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"
@@ -332,6 +339,7 @@ void register_lanes(py::module_& m) {
       lanes, "step_masked",
       "step_masked(self: torch_plateau._core.Lanes, metrics: object, active: object) -> int\n\n"
       "The same for the lanes of which `active` holds no 0; the others keep their state.");
+  m.attr("HUGE_PAGE") = Memory::kHuge;  // bytes
   m.attr("UNREADABLE") = kUnreadable;
   m.attr("MOVED") = kMoved;
 }

@@ -31,13 +31,14 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
+  static constexpr std::size_t kHuge = 1U << 21;  // a huge page on x86-64, and on most of ARM
+
   pybind11::buffer_info info() {
     return {static_cast<std::uint8_t*>(memory_), static_cast<pybind11::ssize_t>(bytes_)};
   }
 
  private:
-  static constexpr std::size_t kVector = 64;      // what borrow() looks for, too
-  static constexpr std::size_t kHuge = 1U << 21;  // a huge page on x86-64, and on most of ARM
+  static constexpr std::size_t kVector = 64;  // what borrow() looks for, too
   std::size_t bytes_, alignment_;
   void* memory_;
 };

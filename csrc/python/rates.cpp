@@ -21,6 +21,11 @@ bool holds(PyObject* group, PyObject* key, PyObject* value) noexcept {
   return found == value;
 }
 
+/// The rate in a plain dict, borrowed; null for anything else.
+PyObject* rate_in(PyObject* group) noexcept {
+  return PyDict_CheckExact(group) ? PyDict_GetItemWithError(group, kLr) : nullptr;
+}
+
 /// Compares from position `at` on, the lists of parameters too unless `params` is null; returns the
 /// position after the last group, or -1.
 Py_ssize_t match(PyObject* groups, PyObject* rates, PyObject* params, Py_ssize_t at) noexcept {
@@ -50,7 +55,13 @@ bool same_groups(py::handle optimizers, py::handle rates, py::handle params) noe
   return at == PyList_GET_SIZE(rates.ptr());
 }
 
-/// Whether `value` is a float, or an int that is one; either converts without running Python code.
+}  // namespace
+
+bool same_rates(py::handle groups, py::handle rates) noexcept {
+  return match(groups.ptr(), rates.ptr(), nullptr, 0) >= 0 &&
+         PyList_GET_SIZE(groups.ptr()) == PyList_GET_SIZE(rates.ptr());
+}
+
 bool is_number(PyObject* value) noexcept {
   if (PyFloat_CheckExact(value)) return true;
   if (!PyLong_CheckExact(value)) return false;
@@ -59,44 +70,37 @@ bool is_number(PyObject* value) noexcept {
   return fits;
 }
 
-bool cut_floats(py::handle group_list, py::handle floor_list, double factor, double eps) {
-  PyObject *groups = group_list.ptr(), *floors = floor_list.ptr();
-  if (!PyList_Check(groups) || !PyList_Check(floors)) return false;
-  const Py_ssize_t count = PyList_GET_SIZE(groups);
-  if (PyList_GET_SIZE(floors) != count) return false;
+PyObject* cut_floats(PyObject* groups, PyObject* floors, double factor, double eps) noexcept {
+  const Py_ssize_t count = PyList_CheckExact(groups) ? PyList_GET_SIZE(groups) : -1;
+  if (!PyList_CheckExact(floors) || PyList_GET_SIZE(floors) != count) return nullptr;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* group = PyList_GET_ITEM(groups, i);
-    PyObject* rate = PyDict_Check(group) ? PyDict_GetItem(group, kLr) : nullptr;
-    if (!rate || !PyFloat_CheckExact(rate) || !is_number(PyList_GET_ITEM(floors, i))) return false;
-  }
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* group = PyList_GET_ITEM(groups, i);
-    const double old = PyFloat_AS_DOUBLE(PyDict_GetItem(group, kLr));
-    const double rate = cut(old, factor, PyFloat_AsDouble(PyList_GET_ITEM(floors, i)), eps);
-    if (rate < old) {
-      const py::float_ lowered(rate);
-      if (PyDict_SetItem(group, kLr, lowered.ptr()) != 0) throw py::error_already_set();
+    PyObject* rate = rate_in(PyList_GET_ITEM(groups, i));
+    if (!rate || !PyFloat_CheckExact(rate) || !is_number(PyList_GET_ITEM(floors, i))) {
+      return nullptr;
     }
   }
-  return true;
-}
-
-}  // namespace
-
-bool same_rates(py::handle groups, py::handle rates) noexcept {
-  return match(groups.ptr(), rates.ptr(), nullptr, 0) >= 0 &&
-         PyList_GET_SIZE(groups.ptr()) == PyList_GET_SIZE(rates.ptr());
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* group = PyList_GET_ITEM(groups, i);
+    const double old = PyFloat_AS_DOUBLE(rate_in(group));
+    const double rate = cut(old, factor, PyFloat_AsDouble(PyList_GET_ITEM(floors, i)), eps);
+    if (rate < old) {
+      PyObject* lowered = PyFloat_FromDouble(rate);
+      const bool set = lowered && PyDict_SetItem(group, kLr, lowered) == 0;
+      Py_XDECREF(lowered);
+      if (!set) return nullptr;
+    }
+  }
+  PyObject* rates = PyList_New(count);
+  for (Py_ssize_t i = 0; rates && i < count; ++i) {
+    PyList_SET_ITEM(rates, i, Py_NewRef(rate_in(PyList_GET_ITEM(groups, i))));
+  }
+  return rates;
 }
 
 void register_rates(py::module_& m) {
   m.def("same_groups", &same_groups, py::arg("optimizers"), py::arg("rates"), py::arg("params"),
         "Whether the groups of `optimizers`, in order, are those with the very rates and lists of "
         "parameters in the lists `rates` and `params`.");
-  m.def(
-      "cut_floats", &cut_floats, py::arg("groups"), py::arg("floors"), py::arg("factor"),
-      py::arg("eps"),
-      "Cut the rate of every param group. False, and nothing changed, unless all rates are floats "
-      "and there is a floor for each.");
 }
 
 }  // namespace plateau

@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The tables of settings and state, for Python, which derives all that it does from them.
+// The tables of settings and state, for Python, which derives all that it does from them; and
+// numbers held to a row of them.
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 
 #include "plateau/lane.hpp"
+#include "plateau/metric.hpp"
 #include "plateau/settings.hpp"
 #include "plateau/state.hpp"
+#include "python/borrow.hpp"
 #include "python/described.hpp"
 #include "python/register.hpp"
 
@@ -113,12 +120,54 @@ Bits bits() {
   return bits;
 }
 
+/// Where the first element is that a domain does not hold, or -1.
+template <class T>
+std::int64_t first_outside(const T* data, std::int64_t n, const Domain& domain, bool whole) {
+  constexpr bool kWholeAnyway = std::is_integral_v<T>;
+  const auto bad = [&](T element) {
+    const auto x = static_cast<double>(value(element));
+    const bool above = (x > domain.low) | ((x == domain.low) & !domain.open_low);
+    const bool below = (x < domain.high) | ((x == domain.high) & !domain.open_high);
+    bool good = above & below;
+    if constexpr (!kWholeAnyway) good = good && (!whole || x == std::floor(x));
+    return !good;
+  };
+  constexpr std::int64_t kBlock = 512;  // looked at as a whole, in vectors
+  for (std::int64_t begin = 0; begin < n; begin += kBlock) {
+    const std::int64_t end = std::min(begin + kBlock, n);
+    bool any = false;
+    for (std::int64_t i = begin; i < end; ++i) any |= bad(data[i]);
+    for (std::int64_t i = begin; any && i < end; ++i) {
+      if (bad(data[i])) return i;
+    }
+  }
+  return -1;
+}
+
+std::int64_t first_outside_of(const py::object& values, double low, double high, bool open_low,
+                              bool open_high, bool whole) {
+  DLTensor tensor;
+  const bool plain = describe(values, tensor) && on_cpu(tensor) && tensor.ndim < 2 &&
+                     (tensor.ndim == 0 || tensor.shape[0] < 2 || tensor.strides[0] == 1);
+  const auto dtype = plain ? dtype_of(tensor.dtype) : std::nullopt;
+  if (!dtype) throw std::invalid_argument("values: expected a contiguous vector on the CPU");
+  const std::int64_t n = tensor.ndim == 0 ? 1 : tensor.shape[0];
+  const Domain domain{low, high, "", open_low, open_high};
+  return visit(*dtype, [&](auto* tag) {
+    return first_outside(static_cast<decltype(tag)>(data_of(tensor)), n, domain, whole);
+  });
+}
+
 }  // namespace
 
 void register_tables(py::module_& m) {
   m.def("settings_table", &settings_table, "A row per setting, see csrc/plateau/settings.hpp.");
   m.def("state_table", &state_table, "A row per field of the state, see csrc/plateau/state.hpp.");
   m.def("bits", &bits, "What is packed in bytes: outcome and flags, and why of a replay.");
+  m.def("first_outside", &first_outside_of, py::arg("values"), py::arg("low"), py::arg("high"),
+        py::arg("open_low"), py::arg("open_high"), py::arg("whole"),
+        "Where the first of some values, a vector or 0-d on the CPU, is that is not between these "
+        "ends, or not whole; -1 for none.");
   m.attr("REASONS") = kReasons;
   m.attr("STOP_REASONS") = kStopReasons;
   m.attr("LANES_PER_COUNT") = kLanesPerCount;

@@ -4,11 +4,13 @@ The lanes core. Private: the public names are in torch_plateau.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 __all__: list[str] = [
     "AdamStep",
     "FIRED",
+    "HUGE_PAGE",
     "LANES_PER_COUNT",
     "Lane",
     "Lanes",
@@ -21,8 +23,9 @@ __all__: list[str] = [
     "UNREADABLE",
     "bits",
     "build_info",
+    "call_each",
     "cut",
-    "cut_floats",
+    "first_outside",
     "same_groups",
     "settings_table",
     "state_table",
@@ -87,7 +90,7 @@ class Lane:
     """
     One lane in plain numbers.
     """
-    def __init__(self) -> None: ...
+    def __init__(self, reduce_lr: typing.Any) -> None: ...
     def cool(self) -> None:
         """
         Start the cooldown: the end of a step that fired.
@@ -101,9 +104,11 @@ class Lane:
         """
         Words as codes.
         """
-    def step(self, metric: typing.Any, groups: typing.Any, rates: typing.Any) -> int:
+    def step(
+        self, metric: typing.Any, groups: typing.Any, rates: typing.Any, plateau: typing.Any
+    ) -> int:
         """
-        Take one metric. Returns FIRED and RATES_CHANGED bits, or -1, and nothing changed, if the metric cannot be read in place.
+        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. Returns what is left to do, FIRED and RATES_CHANGED bits; or -1, and nothing changed, if the metric cannot be read in place.
         """
     @property
     def best(self) -> float: ...
@@ -178,6 +183,11 @@ def build_info() -> dict[str, typing.Any]:
     How this module was built.
     """
 
+def call_each(calls: collections.abc.Sequence[typing.Any]) -> None:
+    """
+    Call each of these, and no Python code in between.
+    """
+
 def cut(
     rate: typing.SupportsFloat | typing.SupportsIndex,
     factor: typing.SupportsFloat | typing.SupportsIndex,
@@ -188,14 +198,16 @@ def cut(
     The rate after a cut, by the rule.
     """
 
-def cut_floats(
-    groups: typing.Any,
-    floors: typing.Any,
-    factor: typing.SupportsFloat | typing.SupportsIndex,
-    eps: typing.SupportsFloat | typing.SupportsIndex,
-) -> bool:
+def first_outside(
+    values: typing.Any,
+    low: typing.SupportsFloat | typing.SupportsIndex,
+    high: typing.SupportsFloat | typing.SupportsIndex,
+    open_low: bool,
+    open_high: bool,
+    whole: bool,
+) -> int:
     """
-    Cut the rate of every param group. False, and nothing changed, unless all rates are floats and there is a floor for each.
+    Where the first of some values, a vector or 0-d on the CPU, is that is not between these ends, or not whole; -1 for none.
     """
 
 def same_groups(optimizers: typing.Any, rates: typing.Any, params: typing.Any) -> bool:
@@ -214,6 +226,7 @@ def state_table() -> list[dict[str, typing.Any]]:
     """
 
 FIRED: int = 1
+HUGE_PAGE: int = 2097152
 LANES_PER_COUNT: int = 256
 MOVED: int = -2
 RATES_CHANGED: int = 2

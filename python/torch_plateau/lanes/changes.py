@@ -15,20 +15,26 @@ from .settings import check_averages, check_rule, checked_setting, placed
 from .state import LONGER, LaneState
 from .table import RATE, SETTINGS, STATE, Row
 from .values import shown
+from .writes import Write, writing
 
 __all__ = ["changed", "changed_for_all"]
 
 _WARM_UP = {"warmup_steps", "warmup_start_factor"}
 
 
-def changed(state: LaneState, which: Chosen, changes: Mapping[str, Any]) -> LaneState:
-    """Return the lanes with the changes, ``lr`` or settings, that ``PlateauLanes.set_lanes`` takes.
+def changed(state: LaneState, which: Chosen, changes: Mapping[str, Any]) -> LaneState | list[Write]:
+    """Return what makes the changes, ``lr`` or settings, that ``PlateauLanes.set_lanes`` takes.
 
     Raises TypeError or ValueError.
     """
     given = {name: _value(state, name, value, which) for name, value in changes.items()}
-    rate = given.pop("lr", None)
     groups = state.per_group(which.mask)
+    rates = {}
+    if "lr" in given:
+        rate = state.per_group(given.pop("lr"))
+        rates = {"rate": rate, "published": rate.float()}
+    if not given and not state.settles:
+        return writing(state, which.mask, groups, rates)
     merged = {}
     for name, value in given.items():
         row, old = SETTINGS[name], state.setting(name)
@@ -42,10 +48,7 @@ def changed(state: LaneState, which: Chosen, changes: Mapping[str, Any]) -> Lane
         master = state.master()  # begins to scale it; and what a warm-up scaled comes back
         fields |= {"rate": master, "published": master.float()}
     state = state.replaced(fields, merged).complete()
-    if rate is not None:
-        rate = state.per_group(rate)
-        state = state.where(which.mask, groups, {"rate": rate, "published": rate.float()})
-    return state.settled()
+    return state.where(which.mask, groups, rates).settled()
 
 
 def changed_for_all(state: LaneState, changes: Mapping[str, Any]) -> LaneState:

@@ -16,11 +16,11 @@ from .device import check_device, check_dtype
 from .events import Cuts, read_events
 from .halving import halved
 from .inputs import mask_of, readable
-from .memory import Handed, handed, placed_well
-from .operator import Connection, found_by, step_
+from .operator import step_
+from .placed import Placed
 from .readable import kind_of
 from .saved import check_held, restored, snapshot
-from .selection import Which, chosen, last_of, numbers_of
+from .selection import Which, alike, chosen, numbers_of
 from .settings import (
     check_averages,
     check_names,
@@ -33,6 +33,7 @@ from .settings import (
 from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STOP_REASONS, whole_number
 from .values import brief, check_keys, checked, shown
+from .writes import Write, beginning_anew, copying
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,12 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PlateauLanes"]
 
-# torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
-INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
 _SHARE = SETTINGS["factor"]._replace(name="keep", open_high=False, expected="above 0 and at most 1")
 
 
-class PlateauLanes:
+class PlateauLanes(Placed):
     """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
 
     Args:
@@ -106,16 +105,6 @@ class PlateauLanes:
     its place when a state is loaded. Capture again after loading a state of other numbers.
     """
 
-    # What the core points at, kept here by names: see _connect.
-    _state: LaneState
-    _handed: dict[str, Handed]
-    _lr: Tensor
-    _names: str
-    _uniform: list[float]
-    _each: list[Tensor | None]
-    _has_parts: bool
-    _connection: Connection
-
     def __init__(
         self,
         n: int,
@@ -133,15 +122,8 @@ class PlateauLanes:
         offsets = offsets_of(n, groups)
         given = checked_settings(n, offsets, settings, dtype)
         rate = per_group(RATE, lr, n, offsets, "lr").expand(count_groups(n, offsets))
-        self._build(LaneState.begin(n, rate, given, offsets, events, dtype, device), on_reduce)
-
-    def _build(
-        self, state: LaneState, on_reduce: Callable[[PlateauLanes, Tensor], object] | None
-    ) -> None:
         self._on_reduce = on_reduce
-        self._core = _core.Lanes(INCREMENT_VERSION, torch.get_num_threads)
-        self._advance = self._core.step
-        self._become(state)
+        self._place(LaneState.begin(n, rate, given, offsets, events, dtype, device))
 
     # -- stepping ---------------------------------------------------------------------------------
 
@@ -463,7 +445,7 @@ class PlateauLanes:
         IndexError, with nothing changed, for lanes that do not exist.
         """
         self._change(
-            lambda state: state.begun_anew(chosen("lanes", lanes, state.n, state.device).mask)
+            lambda state: beginning_anew(state, chosen("lanes", lanes, state.n, state.device).mask)
         )
 
     def copy_lanes(self, src: Which, dst: Which) -> None:
@@ -482,7 +464,7 @@ class PlateauLanes:
         lengths, lanes that do not exist or lanes with unequal numbers of groups.
         """
 
-        def copied(state: LaneState) -> LaneState:
+        def copied(state: LaneState) -> list[Write]:
             to = numbers_of("dst", dst, state.n, state.device)
             come_from = numbers_of("src", src, state.n, state.device)
             if len(come_from) not in (1, len(to)):
@@ -493,10 +475,7 @@ class PlateauLanes:
                 raise ValueError(
                     "src: expected lanes with equally many groups, got some with others"
                 )
-            which = last_of(to, state.n)
-            here = torch.arange(state.n, device=state.device)
-            origin = torch.where(which.mask, which.spread(come_from.expand(len(to))), here)
-            return state.gather(origin)
+            return copying(state, alike(to, come_from.expand(len(to)), state.n), to)
 
         self._change(copied)
 
@@ -706,94 +685,8 @@ class PlateauLanes:
         device = _checked_device(*(saved[name] for name in names))
         n, groups, events, dtype = (saved[name] for name in ("n", "groups", "events", "dtype"))
         state = restored(saved["state"], n, groups, events, dtype, device, all_events=True)
-        self._build(state, saved["on_reduce"])
-
-    # -- what the core points at ------------------------------------------------------------------
-
-    def _change(self, make: Callable[[LaneState], LaneState], in_place: bool = True) -> None:
-        """Become what ``make`` makes of the state, while no other thread steps."""
-        with self._core:
-            self._take_moved()
-            self._become(make(self._state), in_place)
-
-    def _become(self, new: LaneState, in_place: bool = True) -> None:
-        """Put ``new`` in place of the state, all at once.
-
-        With ``in_place`` tensors of the same kind keep their memory, which optimizers and captured
-        graphs read, and take the new values.
-        """
-        old: LaneState | None = getattr(self, "_state", None)
-        targets: list[Tensor] = []
-        values: list[Tensor] = []
-
-        def kept(before: Any, after: Any) -> Any:
-            if after is before or not in_place or not _alike(before, after):
-                return after
-            targets.append(before)
-            values.append(after)
-            return before
-
-        old_fields = {} if old is None else old.fields
-        old_settings = {} if old is None else old.settings
-        fields = {name: kept(old_fields.get(name), each) for name, each in new.fields.items()}
-        settings = {name: kept(old_settings.get(name), v) for name, v in new.settings.items()}
-        out = {} if old is None else dict(self._handed)
-        for name, field in fields.items():
-            if field is old_fields.get(name):
-                continue
-            if name in ("published", "best"):
-                out[name] = handed(field)
-                fields[name] = out[name].tensor
-            else:
-                fields[name] = placed_well(field)
-        state = LaneState(fields, settings, new.groups, new.offsets, new.capacity)
-        self._connect(state, out, (targets, values) if targets else ())
-
-    def _connect(
-        self, state: LaneState, handed: dict[str, Handed], copies: tuple[Any, ...] = ()
-    ) -> None:
-        tensors = dict(state.fields)
-        if state.offsets is not None:
-            tensors["offsets"] = state.offsets
-        uniform = [0.0 if isinstance(v, Tensor) else v for v in state.settings.values()]
-        each = [v if isinstance(v, Tensor) else None for v in state.settings.values()]
-        fields = list(state.fields.values())
-        found_by(fields[0], self)
-        names = {
-            "_state": state,
-            "_handed": handed,
-            "_lr": state.fields["published"],
-            "_names": " ".join(state.fields),
-            "_uniform": uniform,
-            "_each": each,
-            "_has_parts": state.has_parts,
-            "_connection": Connection(
-                self._core, [*fields, state.offsets, *each], [*uniform, state.has_parts]
-            ),
-        }
-        self._core.connect(
-            tensors,
-            state.settings,
-            state.has_parts,
-            keep=[each.kept() for each in handed.values()],
-            copy=torch._foreach_copy_,
-            copies=copies,
-            owner=self,
-            names=names,
-        )
-
-    def _take_moved(self) -> None:
-        """Go on in the memory to which ``lr`` or ``best`` were moved, if they were.
-
-        Raises RuntimeError if they are not what they were.
-        """
-        if not self._core.has_moved():
-            return
-        for name, label in (("published", "lr"), ("best", "best")):
-            self._handed[name].check(label)
-        # new ones, so that who remembers one sees that its memory is another
-        handed = {name: Handed(each.tensor, each.memory) for name, each in self._handed.items()}
-        self._connect(self._state, handed)
+        self._on_reduce = saved["on_reduce"]
+        self._place(state)
 
 
 def _checked_device(n: Any, device: Any, dtype: Any, events: Any, on_reduce: Any) -> torch.device:
@@ -805,11 +698,3 @@ def _checked_device(n: Any, device: Any, dtype: Any, events: Any, on_reduce: Any
         raise TypeError(f"on_reduce: expected a function or None, got {kind_of(on_reduce)}")
     check_dtype(dtype)
     return check_device(device)
-
-
-def _alike(before: Any, after: Any) -> bool:
-    return (
-        isinstance(before, Tensor)
-        and isinstance(after, Tensor)
-        and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
-    )

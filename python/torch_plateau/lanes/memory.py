@@ -12,8 +12,6 @@ from .. import _core
 
 __all__ = ["Handed", "handed", "placed_well", "vector"]
 
-LONG = 1 << 21  # bytes: a huge page
-
 
 @dataclass(frozen=True)
 class Handed:
@@ -54,8 +52,8 @@ def handed(tensor: Tensor) -> Handed:
     """
     if not tensor.is_cpu or tensor.numel() == 0:
         return Handed(tensor, None)
-    memory = _core.Memory(tensor.numel() * tensor.element_size())
-    return Handed(torch.frombuffer(memory, dtype=tensor.dtype).copy_(tensor), memory)
+    memory, own = _in_core(tensor.numel(), tensor.dtype)
+    return Handed(own.copy_(tensor), memory)
 
 
 def vector(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -63,14 +61,20 @@ def vector(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
     There a step of many lanes is faster, and so is the first write.
     """
-    if device.type != "cpu" or size * dtype.itemsize < LONG:
+    if device.type != "cpu" or size * dtype.itemsize < _core.HUGE_PAGE:
         return torch.empty(size, dtype=dtype, device=device)
-    return torch.frombuffer(_core.Memory(size * dtype.itemsize), dtype=dtype)
+    return _in_core(size, dtype)[1]
 
 
 def placed_well(tensor: Tensor) -> Tensor:
     """Return a vector where :func:`vector` would have put it: itself, or a copy."""
-    is_long = tensor.is_cpu and tensor.numel() * tensor.element_size() >= LONG
+    is_long = tensor.is_cpu and tensor.numel() * tensor.element_size() >= _core.HUGE_PAGE
     if not is_long or not tensor.untyped_storage().resizable():  # torch's memory can be resized
         return tensor
     return vector(len(tensor), tensor.dtype, tensor.device).copy_(tensor)
+
+
+def _in_core(size: int, dtype: torch.dtype) -> tuple[Any, Tensor]:
+    """Return memory of the core and an uninitialised vector, not of none, that lies in it."""
+    memory = _core.Memory(size * dtype.itemsize)
+    return memory, torch.frombuffer(memory, dtype=dtype)

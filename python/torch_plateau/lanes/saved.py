@@ -19,7 +19,7 @@ from .readable import check_readable, kind_of
 from .settings import checked_settings, count_groups, offsets_of, plain
 from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STATE, Row
-from .values import check_keys, checked, shown
+from .values import check_keys, check_numbers, checked, copied, shown
 
 __all__ = ["restored", "snapshot"]
 
@@ -46,7 +46,7 @@ _KEYS = {
 }
 _AGES = ("age", "last_reduction")  # in the lane's own steps, as nothing else in `options`
 # Others may be missing in a state that was saved before they existed, and are as unless told.
-_TORCHS = signature(ReduceLROnPlateau).parameters
+_LATER = SETTINGS.keys() - signature(ReduceLROnPlateau).parameters
 _OTHER_KEYS = ("improved", "reduced", "raised", "num_steps", "groups", "settings", "options")
 _SHOWN = {
     "best",
@@ -60,6 +60,9 @@ _SHOWN = {
     "born",
     "last_cut",
 }
+
+_EVENTS = [name for name, row in STATE.items() if row.who == "events"]
+_OTHERS = [row for name, row in STATE.items() if name not in (*_SHOWN, *_EVENTS)]
 
 
 def snapshot(state: LaneState) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def restored(
         raise ValueError(
             f"state_dict['groups']: expected {shown(groups)}, got {shown(given['groups'])}"
         )
-    check_keys("state_dict['settings']", given["settings"], SETTINGS, SETTINGS.keys() - _TORCHS)
+    check_keys("state_dict['settings']", given["settings"], SETTINGS, _LATER)
     settings = checked_settings(n, offsets, given["settings"], dtype)
     sizes = dict.fromkeys(_KEYS, n)
     sizes["lr"] = sizes["start_lr"] = count_groups(n, offsets)
@@ -124,13 +127,13 @@ def restored(
     outcome = torch.zeros(n, dtype=torch.uint8, device="cpu")
     for name, bit in (("improved", IMPROVED), ("reduced", REDUCED), ("raised", RAISED)):
         if name in given:
-            outcome += _bools(given, name, n) * bit
+            outcome.add_(_bools(given, name, n), alpha=bit)
     steps = checked(_ROWS["num_steps"], given["num_steps"], label="state_dict['num_steps']")
     check_held(loaded["best"], dtype)
-    bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]
+    bad, cooling = loaded["num_bad_epochs"], loaded["cooldown_counter"]  # copies, as all of it
     fields = {
         "best": loaded["best"].to(dtype),
-        "clock": torch.where(cooling > 0, -cooling, bad),
+        "clock": torch.where(cooling > 0, cooling.neg_(), bad, out=bad),
         "outcome": outcome,
         "num_reductions": loaded["num_reductions"],
         "start_rate": loaded["start_lr"],
@@ -151,6 +154,8 @@ def _same_groups(given: object, groups: list[int] | None) -> bool:
 
 def check_held(best: Tensor, dtype: torch.dtype) -> None:
     """Refuse a ``best`` that ``dtype`` would round."""
+    if dtype == torch.float64:
+        return
     exact = best.to(dtype).double() == best
     if not (exact | best.isnan()).all():
         raise ValueError(f"best: {dtype} lanes cannot hold these values exactly; use float64")
@@ -159,15 +164,12 @@ def check_held(best: Tensor, dtype: torch.dtype) -> None:
 def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) -> LaneState:
     """Return the lanes with the fields that have no other place in a snapshot."""
     label = "state_dict['options']"
-    events = [name for name, row in STATE.items() if row.who == "events"]
-    needed = [
-        name for name, row in STATE.items() if state.needs(row) and name not in (*_SHOWN, *events)
-    ]
-    kept = {k: v for k, v in given.items() if k not in events} if _is_mapping(given) else given
+    needed = [row.name for row in _OTHERS if state.needs(row)]
+    kept = {k: v for k, v in given.items() if k not in _EVENTS} if _is_mapping(given) else given
     check_keys(label, kept, [*_AGES, *needed])
     ages = {name: _field(given, name, _ROWS["num_steps"], state.n) for name in _AGES}
-    fields = {"born": steps - ages["age"]}
-    fields["last_cut"] = fields["born"] + ages["last_reduction"]
+    fields = {"born": ages["age"].neg_().add_(steps)}
+    fields["last_cut"] = ages["last_reduction"].add_(fields["born"])
     for name in needed:
         size: int | None = state.size_of(STATE[name])
         if name == "recent":  # windows may have been longer once
@@ -177,9 +179,9 @@ def _with_options(state: LaneState, given: Any, steps: int, all_events: bool) ->
         _check_window(fields["recent"], state)
     if "flags" in fields:
         _check_stops(fields["flags"], fields["stop_reason"])
-    recorded = [name for name in events if name in given]
+    recorded = [name for name in _EVENTS if name in given]
     if recorded:
-        check_keys(label, dict.fromkeys([*kept, *recorded]), [*_AGES, *needed, *events])
+        check_keys(label, dict.fromkeys([*kept, *recorded]), [*_AGES, *needed, *_EVENTS])
     if state.capacity and (recorded or all_events):
         fields |= _events(given, state, all_events)
     return state.replaced(fields).complete()
@@ -255,10 +257,6 @@ def _field(given: Mapping[str, Any], name: str, row: Row, size: int | None) -> T
         raise ValueError(
             f"{label}: expected {row.dtype} of {shape}, got {value.dtype} {tuple(value.shape)}"
         )
-    kept = value.detach().to("cpu", copy=True)
-    good = row.holds(kept.double())
-    if not good.all():
-        bad = kept[~good].tolist()[0]
-        at = int((~good).nonzero()[0])
-        raise ValueError(f"{label}: expected {row.expected}, got {bad:g} at index {at}")
+    kept = copied(value)
+    check_numbers(row, kept, label)
     return kept

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _core
 from .inputs import mask_of
 from .readable import check_readable, kind_of
 from .table import whole_number
 
-__all__ = ["Chosen", "Which", "chosen", "last_of", "numbers_of"]
+__all__ = ["Chosen", "Which", "alike", "chosen", "last_of", "numbers_of"]
 
 Which = Tensor | Sequence[bool] | Sequence[int] | int
 
@@ -46,12 +47,25 @@ def chosen(name: str, lanes: Any, n: int, device: torch.device) -> Chosen:
     return last_of(numbers_of(name, lanes, n, device), n)
 
 
+def alike(numbers: Tensor, values: Tensor, n: int) -> Tensor:
+    """Return values for lane numbers, where of a number that comes twice the last place counts."""
+    few = numbers.is_cpu and len(numbers) < 64
+    if few and len(set(numbers.tolist())) == len(numbers):
+        return values
+    return values.index_select(0, _last_places(numbers, n).index_select(0, numbers))
+
+
 def last_of(numbers: Tensor, n: int) -> Chosen:
     """Return what lane numbers choose; of a number that comes twice the last place counts."""
+    last = _last_places(numbers, n)
+    return Chosen(last >= 0, len(numbers), last)
+
+
+def _last_places(numbers: Tensor, n: int) -> Tensor:
+    """Return where each of ``n`` lanes is named last, -1 for nowhere."""
     order = torch.arange(len(numbers), device=numbers.device)
     last = torch.full((n,), -1, dtype=torch.int64, device=numbers.device)
-    last.scatter_reduce_(0, numbers, order, "amax")
-    return Chosen(last >= 0, len(numbers), last)
+    return last.scatter_reduce_(0, numbers, order, "amax")
 
 
 def numbers_of(name: str, lanes: Any, n: int, device: torch.device) -> Tensor:
@@ -73,10 +87,12 @@ def numbers_of(name: str, lanes: Any, n: int, device: torch.device) -> Tensor:
     check_readable(given, name)
     if given.device != device:
         raise ValueError(f"{name}: expected device {device}, got {given.device}")
-    numbers = given.detach().as_subclass(Tensor).reshape(-1)
+    numbers = given.detach().as_subclass(Tensor).reshape(-1).long()
     if given.is_cpu:
-        _check_numbers(name, numbers.tolist(), n)
-    return numbers.long()
+        numbers = numbers.contiguous()
+        at = _core.first_outside(numbers, 0, n, False, True, False)
+        _check_numbers(name, numbers[at : at + 1].tolist() if at >= 0 else (), n)
+    return numbers
 
 
 def _check_numbers(name: str, numbers: Sequence[int], n: int) -> None:

@@ -35,6 +35,8 @@ Settings = dict[str, float | Tensor]
 
 BAND = SETTINGS["rule"].words.index("band")
 
+_OF_PARTS = [row for row in SETTINGS.values() if row.part]
+
 # What makes numbers of metrics that float32 lanes could not keep as best.
 _AVERAGES = ("smoothing", "accumulate", "window")
 
@@ -51,6 +53,10 @@ def checked_setting(
     row: Row, value: Any, n: int, offsets: Tensor | None = None, label: str | None = None
 ) -> float | Tensor:
     """Check a setting of ``n`` lanes: a number, or a CPU tensor with one per lane (or group)."""
+    if type(value) in (float, int) and not row.words and abs(value) < 2**53 and row.has(value):
+        return float(value)  # as nearly all are
+    if type(value) is str and value in row.words:
+        return float(row.words.index(value))
     if row.of == "batch":
         return float(row.words.index(checked_word(label or row.name, value, row.words)))
     if row.words:
@@ -94,7 +100,7 @@ def check_rule(settings: Mapping[str, float | Tensor]) -> None:
 
 def uses_parts(settings: Mapping[str, float | Tensor]) -> bool:
     """Return whether any setting takes the lanes out of the plain loop."""
-    return any(row.needs_part(settings[name]) for name, row in SETTINGS.items())
+    return any(row.needs_part(settings[row.name]) for row in _OF_PARTS)
 
 
 def plain(row: Row, value: float | Tensor) -> Any:

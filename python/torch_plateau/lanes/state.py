@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,31 +72,32 @@ class LaneState:
         here = None if offsets is None else offsets.to(device)
         settings = {name: _on(value, device) for name, value in settings.items()}
         state = cls(start, settings, groups, here, capacity).complete()
-        return state.replaced({"best": state.worst()}).settled()
+        best, worst = vector(n, dtype, device), state.worst()
+        best = best.copy_(worst) if isinstance(worst, Tensor) else best.fill_(worst)
+        return state.replaced({"best": best}).settled()
 
     def replaced(
         self, fields: Mapping[str, Tensor], settings: Mapping[str, float | Tensor] | None = None
     ) -> LaneState:
         """Return the same lanes with some fields and settings in place of their own."""
-        return LaneState(
-            {**self.fields, **fields},
-            {**self.settings, **(settings or {})},
-            self.groups,
-            self.offsets,
-            self.capacity,
-        )
+        all_settings = {**self.settings, **settings} if settings else self.settings
+        all_fields = {**self.fields, **fields}
+        new = LaneState(all_fields, all_settings, self.groups, self.offsets, self.capacity)
+        if not settings and "has_parts" in self.__dict__:
+            new.has_parts = self.has_parts
+        return new
 
     # -- sizes ------------------------------------------------------------------------------------
 
     @property
     def n(self) -> int:
         """How many lanes."""
-        return len(self.fields["clock"])
+        return self.fields["clock"].numel()
 
     @property
     def num_groups(self) -> int:
         """How many rates."""
-        return len(self.fields["rate"])
+        return self.fields["rate"].numel()
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +109,7 @@ class LaneState:
         """What ``best`` is kept in."""
         return self.fields["best"].dtype
 
-    @property
+    @cached_property
     def has_parts(self) -> bool:
         """Whether whole steps are those of lanes with optional parts."""
         return self.capacity > 0 or uses_parts(self.settings)
@@ -124,22 +126,27 @@ class LaneState:
 
     def size_of(self, row: Row) -> int:
         """Return how many values a field or a setting per lane has here."""
-        per_count = _core.LANES_PER_COUNT if self.offsets is None else 1
-        sizes = {
-            "lane": self.n,
-            "group": self.num_groups,
-            "count": max(-(-self.n // per_count), 1),
-            "batch": 1,
-            # so that the cuts of one step never overwrite each other
-            "event": max(self.capacity, self.num_groups) if self.capacity else 0,
-        }
-        return self.window_rows * self.n if row.of == "window" else sizes[row.of]
+        if row.of == "lane":
+            return self.n
+        if row.of == "group":
+            return self.num_groups
+        if row.of == "count":
+            return max(-(-self.n // (_core.LANES_PER_COUNT if self.offsets is None else 1)), 1)
+        if row.of == "window":
+            return self.window_rows * self.n
+        if row.of == "event":  # so that the cuts of one step never overwrite each other
+            return max(self.capacity, self.num_groups) if self.capacity else 0
+        return 1
 
     def needs(self, row: Row) -> bool:
         """Return whether lanes with these settings have this field."""
-        if row.who in SETTINGS:
-            return SETTINGS[row.who].needs_part(self.settings[row.who])
-        return {"always": True, "parts": self.has_parts, "events": self.capacity > 0}[row.who]
+        if row.who == "always":
+            return True
+        if row.who == "events":
+            return self.capacity > 0
+        return self.has_parts and (
+            row.who == "parts" or SETTINGS[row.who].needs_part(self.settings[row.who])
+        )
 
     def fresh(self, row: Row) -> Tensor:
         """Return a field as it begins."""
@@ -149,7 +156,8 @@ class LaneState:
     def complete(self) -> LaneState:
         """Return the lanes with the fields that they need and do not have yet."""
         missing = [row for name, row in STATE.items() if name not in self.fields]
-        return self.replaced({row.name: self.fresh(row) for row in missing if self.needs(row)})
+        fresh = {row.name: self.fresh(row) for row in missing if self.needs(row)}
+        return self.replaced(fresh) if fresh else self
 
     # -- what follows from the fields -------------------------------------------------------------
 
@@ -167,10 +175,12 @@ class LaneState:
         """Return the steps that each lane took, int64."""
         return self.fields["num_steps"][0] - self.fields["born"]
 
-    def worst(self) -> Tensor:
-        """Return what ``best`` begins with."""
-        maximize = self.setting("mode") == SETTINGS["mode"].words.index("max")
-        return torch.where(maximize, -math.inf, math.inf).to(self.dtype).expand(self.n).contiguous()
+    def worst(self) -> float | Tensor:
+        """Return what ``best`` begins with, one for all lanes where they have the same mode."""
+        mode, maximize = self.settings["mode"], SETTINGS["mode"].words.index("max")
+        if isinstance(mode, Tensor):
+            return torch.where(mode == maximize, -math.inf, math.inf).to(self.dtype)
+        return -math.inf if mode == maximize else math.inf
 
     def warming(self) -> Tensor | None:
         """Return of each group whether a warm-up is on; None for lanes without one."""
@@ -211,11 +221,19 @@ class LaneState:
         counted = torch.nn.functional.pad(room.long().cumsum(0), (1, 0))
         return counted[self.offsets[1:]] == counted[self.offsets[:-1]]
 
+    @property
+    def settles(self) -> bool:
+        """Whether anything follows from rates that :meth:`settled` has to bring up to date."""
+        warms = SETTINGS["warmup_steps"].needs_part(self.settings["warmup_steps"])
+        return warms or "noise" in self.fields or "at_min_steps" in self.fields
+
     def settled(self) -> LaneState:
         """Return the lanes with rates published as they should be, and marked if at their floor.
 
         For when rates were set; a step does all this by itself.
         """
+        if not self.settles:
+            return self
         changed = {}
         warming = self.warming()
         if warming is not None:
@@ -240,32 +258,27 @@ class LaneState:
 
     def begun_anew(self, mask: Tensor) -> LaneState:
         """Return the lanes, of which those in ``mask`` are as they were built."""
-        groups, start = self.per_group(mask), self.fields["start_rate"]
-        new = {"rate": start, "published": start.float(), "best": self.worst()}
-        new["born"] = new["last_cut"] = self.fields["num_steps"][0].expand(self.n)
-        for name, row in STATE.items():
-            if name in self.fields and row.of == "lane" and name not in new:
-                new[name] = self.fresh(row)
-        return self.where(mask, groups, new).settled()
+        return self.where(mask, self.per_group(mask), self.first()).settled()
 
-    def where(self, mask: Tensor, groups: Tensor, new: Mapping[str, Tensor]) -> LaneState:
+    def first(self) -> dict[str, float | Tensor]:
+        """Return what the fields of lanes that begin now hold, those of groups one for each."""
+        start, steps = self.fields["start_rate"], self.fields["num_steps"][0]
+        new: dict[str, float | Tensor] = {
+            name: STATE[name].first for name in self.fields if STATE[name].of == "lane"
+        }
+        new |= {"best": self.worst(), "born": steps, "last_cut": steps}
+        return new | {"rate": start, "published": start.float()}
+
+    def where(self, mask: Tensor, groups: Tensor, new: Mapping[str, float | Tensor]) -> LaneState:
         """Return the lanes with new values of some fields for lanes and groups in these masks."""
-        return self.replaced(
-            {
-                name: torch.where(mask if STATE[name].of == "lane" else groups, values, old)
-                for name, values in new.items()
-                for old in [self.fields[name]]
-            }
-        )
-
-    def gather(self, origin: Tensor) -> LaneState:
-        """Return as many lanes, each that which ``origin`` names; all own equally many rates."""
-        groups = origin
-        if self.groups:
-            per_lane = self.groups[0]
-            within = torch.arange(per_lane, device=self.device)
-            groups = (origin[:, None] * per_lane + within).view(-1)
-        return self._picked(origin, groups)
+        fields = {}
+        for name, values in new.items():
+            which, old = mask if STATE[name].of == "lane" else groups, self.fields[name]
+            if isinstance(values, Tensor):
+                fields[name] = torch.where(which, values, old)
+            else:
+                fields[name] = old.masked_fill(which, values)
+        return self.replaced(fields)
 
     def select(self, keep: Tensor) -> LaneState:
         """Return only the lanes in the mask ``keep``, in their order; synchronises."""
@@ -331,9 +344,11 @@ class LaneState:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LaneState:
         """Return the lanes on another device, or with ``best`` in another type."""
-        fields = {name: each.to(device) for name, each in self.fields.items()}
+        fields, settings = dict(self.fields), self.settings
+        if device != self.device:
+            fields = {name: each.to(device) for name, each in fields.items()}
+            settings = {name: _on(value, device) for name, value in settings.items()}
         fields["best"] = fields["best"].to(dtype)
-        settings = {name: _on(value, device) for name, value in self.settings.items()}
         offsets = None if self.offsets is None else self.offsets.to(device)
         return LaneState(fields, settings, self.groups, offsets, self.capacity)
 
@@ -342,8 +357,8 @@ class LaneState:
 
         def picked(row: Row, tensor: Tensor) -> Tensor:
             if row.of == "window":
-                return tensor.view(-1, max(self.n, 1))[:, lanes].flatten()
-            return tensor[lanes if row.of == "lane" else groups]
+                return tensor.view(-1, max(self.n, 1)).index_select(1, lanes).flatten()
+            return tensor.index_select(0, lanes if row.of == "lane" else groups)
 
         moved = ("lane", "group", "window")
         fields = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,8 @@ class Row(NamedTuple):
         part: A setting's: which values need optional parts, as csrc/plateau/settings.hpp has it.
         help: A setting's: what it does.
         who: A field's: the lanes that have it, as csrc/plateau/state.hpp has it.
+        may_be_none: Whether None is its value unless told.
+        whole: Whether its numbers are whole.
     """
 
     name: str
@@ -45,22 +48,26 @@ class Row(NamedTuple):
     part: int = 0
     help: str = ""
     who: str = ""
+    may_be_none: bool = False
+    whole: bool = False
 
-    def holds(self, values: Tensor) -> Tensor:
-        """Return where float64 ``values`` are among the numbers that it may have."""
+    def has(self, number: float) -> bool:
+        """Return whether a number is among those that it may have."""
         if self.low > self.high:
-            return torch.ones_like(values, dtype=torch.bool)
-        above = values > self.low if self.open_low else values >= self.low
-        below = values < self.high if self.open_high else values <= self.high
-        good = above & below
-        whole = self.dtype is not None and not self.dtype.is_floating_point
-        return good & (values == values.floor()) if whole else good
+            return True
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
+        return above and below and (not self.whole or number == math.floor(number))
 
-    @property
-    def may_be_none(self) -> bool:
-        """Whether None is its value unless told."""
-        first = torch.tensor(self.first, dtype=torch.float64, device="cpu")
-        return not self.words and not self.holds(first)
+    def first_outside(self, values: Tensor) -> int:
+        """Return where the first of some values that it may not have is, -1 for none.
+
+        ``values`` are real numbers on the CPU, in a vector or a 0-d tensor.
+        """
+        if self.low > self.high:
+            return -1
+        ends = self.low, self.high, self.open_low, self.open_high
+        return _core.first_outside(values, *ends, self.whole)
 
     def needs_part(self, value: float | Tensor) -> bool:
         """Return whether a setting of this value takes the lanes out of the plain loop.
@@ -81,7 +88,9 @@ def _rows(table: list[dict[str, Any]]) -> dict[str, Row]:
         kind = given.pop("type")
         given["dtype"] = None if kind == "best" else getattr(torch, kind)
         given["words"] = tuple(given["words"].split())
-        rows[given["name"]] = Row(**given)
+        dtype = given["dtype"]
+        row = Row(**given, whole=dtype is not None and not dtype.is_floating_point)
+        rows[row.name] = row._replace(may_be_none=not row.words and not row.has(row.first))
     return rows
 
 

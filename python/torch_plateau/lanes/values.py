@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .inputs import FITS_FLOAT64
 from .readable import check_readable, kind_of
 from .table import Row
 
 __all__ = [
     "brief",
     "check_keys",
+    "check_numbers",
     "checked",
     "checked_word",
     "checked_words",
     "codes_of",
+    "copied",
     "shown",
     "words_of",
 ]
@@ -37,9 +40,6 @@ def checked(
     Raises TypeError for what is not numeric and ValueError for a wrong shape or range.
     """
     label = label or row.name
-    allowed = ["one number"] if scalar else []
-    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
-    wanted = f"{label}: expected {' or '.join(allowed)}"
     given = value
     if isinstance(given, Tensor):
         check_readable(given, label)
@@ -50,19 +50,38 @@ def checked(
             given = torch.as_tensor(given, dtype=torch.float64, device="cpu")
         if given.is_complex() or given.dtype == torch.bool:
             raise TypeError
-        values = given.detach().to("cpu", torch.float64, copy=True)
+        values = copied(given)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{wanted}, got {shown(value)}") from error
-    if (values.ndim == 0 and not scalar) or (
-        values.ndim > 0 and tuple(values.shape) not in [(s,) for s in sizes]
-    ):
-        raise ValueError(f"{wanted}, got shape {tuple(values.shape)}")
-    good = row.holds(values)
-    if not good.all():
-        where = "" if values.ndim == 0 else f" at index {int((~good).nonzero()[0])}"
-        bad = values[~good].tolist()[0] if values.ndim else values.item()
-        raise ValueError(f"{label}: expected {row.expected}, got {bad:g}{where}")
+        raise TypeError(f"{_wanted(label, sizes, scalar)}, got {shown(value)}") from error
+    fits = scalar if values.ndim == 0 else values.ndim == 1 and values.numel() in sizes
+    if not fits:
+        raise ValueError(f"{_wanted(label, sizes, scalar)}, got shape {tuple(values.shape)}")
+    check_numbers(row, values, label)
     return values.to(row.dtype or torch.float64)
+
+
+def _wanted(label: str, sizes: Sequence[int], scalar: bool) -> str:
+    allowed = ["one number"] if scalar else []
+    allowed += [f"shape ({size},)" for size in dict.fromkeys(sizes)]
+    return f"{label}: expected {' or '.join(allowed)}"
+
+
+def check_numbers(row: Row, values: Tensor, label: str) -> None:
+    """Refuse numbers, 0-d or a vector on the CPU, that a setting or a field may not have."""
+    at = row.first_outside(values)
+    if at >= 0:
+        where = f" at index {at}" if values.ndim else ""
+        bad = values.flatten()[at].item()
+        raise ValueError(f"{label}: expected {row.expected}, got {bad:g}{where}")
+
+
+def copied(numbers: Tensor) -> Tensor:
+    """Return a copy of real numbers that the core can read."""
+    numbers = numbers.detach()
+    if type(numbers) is Tensor and numbers.is_cpu and numbers.dtype in FITS_FLOAT64:
+        return numbers.clone(memory_format=torch.contiguous_format).resolve_neg()
+    dtype = numbers.dtype if numbers.dtype in FITS_FLOAT64 else torch.float64
+    return numbers.to("cpu", dtype, copy=True).as_subclass(Tensor).resolve_neg().contiguous()
 
 
 def checked_word(label: str, value: object, words: Sequence[str]) -> str:

@@ -74,7 +74,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         floors = checked(SETTINGS["min_lr"], min_lr, len(optimizer.param_groups))
         if not isinstance(min_lr, (list, tuple, int, float)):
             min_lr = floors.tolist()  # an array; torch would take it for one floor
-        self._lane = _core.Lane()
+        self._lane = _core.Lane(_OWN_CUT)
         self._gate: dict[str, Any] = {"mode": "min", "threshold": 0.0, "threshold_mode": "rel"}
         super().__init__(
             optimizer,
@@ -112,15 +112,15 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if epoch is not None:
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        answer = self._lane.step(metrics, self.optimizer.param_groups, self._last_lr)
+        answer = self._lane.step(metrics, self.optimizer.param_groups, self._last_lr, self)
         if answer or epoch is not None:
             self._finish_step(answer, metrics, epoch)
 
     def _finish_step(self, answer: int, metrics: Any, epoch: int | None) -> None:
-        """Do what the core left to Python: rare metrics, cuts, a new snapshot of the rates."""
+        """Do what the core left to Python: rare metrics, cuts of other rates than floats."""
         if answer < 0:
             groups = self.optimizer.param_groups
-            answer = self._lane.step(one_metric(metrics), groups, self._last_lr)
+            answer = self._lane.step(one_metric(metrics), groups, self._last_lr, self)
         if epoch is not None:
             self.last_epoch = epoch
         if answer & _core.FIRED:
@@ -131,8 +131,6 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
-        if _core.cut_floats(groups, self.min_lrs, self.factor, self.eps):
-            return
         if len(groups) != len(self.min_lrs):
             if self.default_min_lr is None:
                 raise RuntimeError(
@@ -236,6 +234,9 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.__dict__.update(_attributes(given, given, optimizer), optimizer=optimizer)
 
 
+_OWN_CUT = ReduceLROnPlateau._reduce_lr  # in whose place the core may cut
+
+
 def _attributes(
     state: dict[str, Any], given: Mapping[str, Any], optimizer: Optimizer
 ) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def _attributes(
             f"state_dict['min_lrs']: expected {count}, one for each param group, got "
             f"{len(fields['min_lrs'])}"
         )
-    lane, gate = _core.Lane(), {name: fields.pop(name) for name in GATE}
+    lane, gate = _core.Lane(_OWN_CUT), {name: fields.pop(name) for name in GATE}
     for name in IN_CORE:
         setattr(lane, name, fields.pop(name))
     set_gate(lane, gate)
