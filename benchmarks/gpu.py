@@ -22,34 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rivals import (
-    DTYPES,
-    OURS,
-    Case,
-    Compiled,
-    Copy,
-    DifferenceError,
-    Ours,
-    Rule,
-    Schedulers,
-    Start,
-    State,
-    Where,
-    check_lanes,
-    same,
-)
-from tables import REFERENCES, fastest, find
-from timing import (
-    RESULTS,
-    Timed,
-    bytes_a_lane,
-    host_and_device,
-    machine,
-    nvidia_smi,
-    scenario,
-    wait,
-    write,
-)
+from record import RESULTS, machine, write
+from shown import REFERENCES
+from torch_plateau.bench.cases import DTYPES, Case, Rule, Start, State, bytes_a_lane, scenario
+from torch_plateau.bench.device_timing import Timed, host_and_device, wait
+from torch_plateau.bench.equal import DifferenceError, check_lanes, same, settled
+from torch_plateau.bench.figures import Row, fastest, find, reason
+from torch_plateau.bench.machine import nvidia_smi
+from torch_plateau.bench.rivals import OURS, Copy, Ours, Schedulers
+from torch_plateau.bench.vectorised import Compiled, Where
 
 SIZES = (1, 1_000, 100_000, 100_000_000, 10_000_000)  # what may be cut off comes last
 QUICK_SIZES = (1, 1_000, 10_000_000)
@@ -59,7 +40,6 @@ BANDWIDTH = 10_000_000  # lanes from which memory is: a copy is timed too
 MOST_OF_EMPTY = 1.5  # targets: of an empty kernel's device time, up to LATENCY lanes,
 LEAST_OF_COPY = 0.85  # and of a copy's bandwidth, at 100,000,000 lanes
 
-Row = dict[str, Any]
 Name = tuple[str, str]
 Make = Callable[[Rule, Start], Case]
 
@@ -184,13 +164,12 @@ class Run:
         except DifferenceError as error:
             if name[0] == OURS:
                 raise
-            reason = f"decides otherwise: {error}"
+            why = str(error)
         except Exception as error:  # out of memory, or a compiler that fails: the others go on
             if name[0] == OURS:
                 raise
-            told = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {told[0][:200]}"
-        self._leave_out(name, what, reason)
+            why = reason(error)
+        self._leave_out(name, what, why)
         return None
 
     def check(self, quick: bool) -> Row:
@@ -251,8 +230,8 @@ class Run:
         for each in self.competitors:
             if each[0] == "N torch schedulers" and n > LOOPED:
                 if name == "quiet":
-                    reason = "a Python call a lane takes too long"
-                    self._leave_out(each, f"{n:,} lanes", reason)
+                    why = "a Python call a lane takes too long"
+                    self._leave_out(each, f"{n:,} lanes", why)
                 continue
             build = partial(self._ready, each, (rule, start, metrics), steps, truth)
             case = self.attempt(each, what, build)
@@ -277,10 +256,7 @@ class Run:
     ) -> Case:
         rule, start, metrics = what
         case = self.make(name, rule, start, steps)
-        for _ in range(3):
-            case.step(case.feed(metrics))
-        if truth is not None:
-            same(case, truth)
+        settled(case, metrics, truth)
         wait(self.device)
         return case
 
