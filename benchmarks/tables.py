@@ -2,13 +2,11 @@
 
 ::
 
-    python benchmarks/tables.py [benchmarks/results/cpu.json] [--gpu benchmarks/results/gpu.json]
+    python benchmarks/tables.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -21,10 +19,12 @@ from page_others import (
     versions_part,
 )
 from page_steps import bandwidth, close, drop_in, everything, lanes
-from shown import CLOSE, RIVALS, cell, left_out, table
+from shown import CLOSE, RESULTS, RIVALS, cell, left_out, report_of, table
 from torch_plateau.bench.cases import SCENARIOS
 from torch_plateau.bench.figures import Row, fastest, find, us
 from torch_plateau.bench.rivals import OURS
+
+__all__ = ["RESULTS", "headline", "insert", "results"]
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -114,25 +114,18 @@ def results(report: Row, gpu: Row | None) -> str:
 
 def main() -> int:
     """Read the JSON, write both files."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("json", type=Path, nargs="?", default=HERE / "results" / "cpu.json")
-    parser.add_argument("--gpu", type=Path, default=HERE / "results" / "gpu.json")
-    options = parser.parse_args()
-    source, gpu = options.json, None
-    if options.gpu.exists():
-        gpu = json.loads(options.gpu.read_text(encoding="utf-8"))
-        if not gpu["gpu_run"]:
-            print(f"{options.gpu.name} was not run on a GPU", file=sys.stderr)
-            return 1
-    if not source.exists():
-        print(f"{source.name} is missing: run benchmarks/step.py first", file=sys.stderr)
+    report, gpu = report_of("cpu"), report_of("gpu")
+    if report is None:
+        print("cpu.json is missing: run benchmarks/step.py first", file=sys.stderr)
         return 1
-    report = json.loads(source.read_text(encoding="utf-8"))
-    (HERE / "RESULTS.md").write_text(results(report, gpu), encoding="utf-8")
+    if gpu is not None and not gpu["gpu_run"]:
+        print("gpu.json was not run on a GPU", file=sys.stderr)
+        return 1
     text = insert(README.read_text(encoding="utf-8"), headline(report))
     if text is None:
         print(f"{README.name} lacks {START} or {END}", file=sys.stderr)
         return 1
+    (HERE / "RESULTS.md").write_text(results(report, gpu), encoding="utf-8")
     README.write_text(text, encoding="utf-8")
     return 0
 

@@ -10,7 +10,9 @@ Row = dict[str, Any]
 
 
 def us(value: float) -> str:
-    """Return a time for people."""
+    """Return a time in microseconds for people."""
+    if value >= 1e6:
+        return f"{value / 1e6:.3g} s"
     return f"{value / 1000:.3g} ms" if value >= 1000 else f"{value:.3g} us"
 
 
