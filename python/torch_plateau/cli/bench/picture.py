@@ -48,6 +48,8 @@ def draw(steps: list[Row], bandwidth: list[Row], epochs: list[Row], on: Row, out
         panel.grid(color="0.92")
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
+    # far below a step's time the roof says nothing
+    left.set_ylim(bottom=min(row["p25_us"] for row in some) * 1e-6 / 30)
     counts = values(epochs, "networks")
     right.set_xticks(counts, [f"{n:,}" for n in counts])
     right.xaxis.set_minor_locator(NullLocator())

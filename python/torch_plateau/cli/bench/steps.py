@@ -21,7 +21,7 @@ from ...bench.vectorised import Compiled, Where
 __all__ = ["Steps"]
 
 DTYPES = "f32"  # of lanes and metrics
-LOOPED = 50_000  # lanes up to which N torch schedulers are timed: a step takes 1 us a lane or so
+LOOPED = 50_000  # lanes up to which N torch schedulers are timed: beyond, a step takes 50 ms or so
 LEAST_COPY = 1 << 18  # bytes; the time of a smaller copy is that of the call
 
 Made = TypeVar("Made")
@@ -127,7 +127,8 @@ class Steps:
                 }
             )
         if n > LOOPED:
-            self._leave_out("N torch schedulers", f"{n:,} lanes", "a step takes 50 ms or more")
+            why = f"with more than {LOOPED:,} lanes a Python call for each takes too long"
+            self._leave_out("N torch schedulers", f"{n:,} lanes", why)
 
     def _competitors(self, rule: Rule, start: Start, metrics: Tensor) -> list[Case]:
         """Return them after three steps that left all in one state."""
