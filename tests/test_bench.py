@@ -134,6 +134,16 @@ def test_nothing_of_the_process_is_left_changed(run):
     assert "optax, everything: its settings are constants" in in_a_line(result.stdout)
 
 
+@pytest.mark.parametrize("device", ["cuda"])
+def test_it_times_host_and_device_of_a_gpu(run, device):
+    result = run("--device", device, "--json", "rows.json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(pathlib.Path("rows.json").read_text())
+    assert all(row["host_us"] > 0 and row["median_us"] > 0 for row in rows["steps"])
+    assert rows["machine"]["gpu"] in result.stdout
+    assert "optax, everything: it is timed on the CPU only" in in_a_line(result.stdout)
+
+
 # -- what is not equal, and what is not there -----------------------------------------------------
 
 
