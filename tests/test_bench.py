@@ -83,6 +83,13 @@ def test_tables_fit_eighty_columns_and_progress_is_apart(done):
     assert "Timing" not in done[1].stdout
 
 
+def test_the_json_says_what_was_run(done):
+    said = done[2]
+    assert (said["device"], said["settings"], said["quick"]) == ("cpu", "uniform", True)
+    assert said["not_run"] == []
+    assert said["seconds"] >= 0
+
+
 def test_every_competitor_has_a_row_at_every_size(done):
     rows = done[2]["steps"]
     assert {row["scenario"] for row in rows} == {"mixed"}

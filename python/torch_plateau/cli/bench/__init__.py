@@ -109,6 +109,8 @@ def bench(
     if in_json is not None:
         whole = {
             "machine": on,
+            "device": str(place),
+            "settings": settings.value,
             "quick": quick,
             "checks": {"lane_steps": equal, "cuts_of_networks": cuts},
             "steps": steps.rows,
