@@ -99,7 +99,10 @@ def instructions(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure, write benchmarks/results/cpu.json and the README's table."""
-    install(session, ".", "numpy")
-    session.run("python", "benchmarks/step.py", *session.posargs)
+    """Measure all that needs neither a GPU nor an older version, and write the tables."""
+    install(session, ".", "numpy", "jax", "optax")
+    for script in ("step.py", "replay.py", "optimizers.py", "false_alarms.py"):
+        session.run("python", f"benchmarks/{script}")
+    session.run("python", "benchmarks/step.py", "--parts")
+    session.log("versions.py compares with an older version: see benchmarks/README.md")
     session.run("python", "benchmarks/tables.py")

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 TESTS = Path(__file__).parent.parent / "tests"
 # What tests need beyond their own imports: the demo's modules, and those of the examples.
 ALSO = {
+    "test_bench.py": ["jax", "matplotlib", "optax"],
     "test_demo.py": ["matplotlib", "numpy", "sklearn", "torchmetrics"],
     "test_examples.py": ["matplotlib", "peft", "sklearn", "transformers"],
     "test_many_minimisations.py": ["matplotlib", "numpy", "scipy", "threadpoolctl"],

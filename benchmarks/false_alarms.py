@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from timing import RESULTS, machine, write
+from record import RESULTS, machine, write
 from torch_plateau import diagnose
 
 RECORDER = Path(__file__).parent.parent / "examples" / "record_histories.py"

@@ -22,44 +22,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rivals import (
-    DTYPES,
-    OURS,
-    Case,
-    Compiled,
-    Copy,
-    DifferenceError,
-    Ours,
-    Rule,
-    Schedulers,
-    Start,
-    State,
-    Where,
-    check_lanes,
-    same,
-)
-from tables import REFERENCES, fastest, find
-from timing import (
-    RESULTS,
-    Timed,
-    bytes_a_lane,
-    host_and_device,
-    machine,
-    nvidia_smi,
-    scenario,
-    wait,
-    write,
-)
+from gpu_targets import summary_line, targets
+from record import RESULTS, machine, write
+from torch_plateau.bench.cases import DTYPES, Case, Rule, Start, State, bytes_a_lane, scenario
+from torch_plateau.bench.device_timing import Timed, host_and_device, wait
+from torch_plateau.bench.equal import DifferenceError, check_lanes, same, settled
+from torch_plateau.bench.figures import Row, reason
+from torch_plateau.bench.machine import nvidia_smi
+from torch_plateau.bench.rivals import OURS, Copy, Ours, Schedulers
+from torch_plateau.bench.vectorised import Compiled, Where
 
 SIZES = (1, 1_000, 100_000, 100_000_000, 10_000_000)  # what may be cut off comes last
 QUICK_SIZES = (1, 1_000, 10_000_000)
 LOOPED = 1_000  # lanes up to which a scheduler of torch for each is worth its time
 LATENCY = 100_000  # lanes up to which a launch is the greater part: an empty kernel is timed too
 BANDWIDTH = 10_000_000  # lanes from which memory is: a copy is timed too
-MOST_OF_EMPTY = 1.5  # targets: of an empty kernel's device time, up to LATENCY lanes,
-LEAST_OF_COPY = 0.85  # and of a copy's bandwidth, at 100,000,000 lanes
 
-Row = dict[str, Any]
+
 Name = tuple[str, str]
 Make = Callable[[Rule, Start], Case]
 
@@ -184,13 +163,12 @@ class Run:
         except DifferenceError as error:
             if name[0] == OURS:
                 raise
-            reason = f"decides otherwise: {error}"
+            why = str(error)
         except Exception as error:  # out of memory, or a compiler that fails: the others go on
             if name[0] == OURS:
                 raise
-            told = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {told[0][:200]}"
-        self._leave_out(name, what, reason)
+            why = reason(error)
+        self._leave_out(name, what, why)
         return None
 
     def check(self, quick: bool) -> Row:
@@ -251,8 +229,8 @@ class Run:
         for each in self.competitors:
             if each[0] == "N torch schedulers" and n > LOOPED:
                 if name == "quiet":
-                    reason = "a Python call a lane takes too long"
-                    self._leave_out(each, f"{n:,} lanes", reason)
+                    why = "a Python call a lane takes too long"
+                    self._leave_out(each, f"{n:,} lanes", why)
                 continue
             build = partial(self._ready, each, (rule, start, metrics), steps, truth)
             case = self.attempt(each, what, build)
@@ -277,10 +255,7 @@ class Run:
     ) -> Case:
         rule, start, metrics = what
         case = self.make(name, rule, start, steps)
-        for _ in range(3):
-            case.step(case.feed(metrics))
-        if truth is not None:
-            same(case, truth)
+        settled(case, metrics, truth)
         wait(self.device)
         return case
 
@@ -310,83 +285,6 @@ def rows(where: Row, times: dict[Name, Row], traffic: int) -> Iterator[Row]:
             per_s = traffic / figures["device"]["median_us"] / 1e3
             row |= {"bytes_a_lane": traffic // where["lanes"], "gb_per_s": round(per_s, 1)}
         yield row
-
-
-# -- what the rows say ----------------------------------------------------------------------------
-
-
-def next_rival(rows: list[Row], graph: bool) -> Row | None:
-    """Return the rival of the least device time, in a graph or not."""
-    return fastest(
-        [r for r in rows if r["rival"] not in (OURS, *REFERENCES)], "device", graph=graph
-    )
-
-
-def targets(rows: list[Row]) -> list[Row]:
-    """Return each target that the rows can answer: what, whether it is met, and what was got."""
-    found: list[Row] = []
-
-    def target(what: str, met: bool, got: str) -> None:
-        found.append({"what": what, "met": met, "got": got})
-
-    empty = find(rows, rival="empty kernel")
-    if empty:
-        worst = min(empty, key=lambda row: row["device_ratio"])
-        ratio = 1 / worst["device_ratio"]
-        what = (
-            f"a step in a graph takes at most {MOST_OF_EMPTY}x an empty kernel, up to 100,000 lanes"
-        )
-        target(what, ratio <= MOST_OF_EMPTY, f"at worst {ratio:.2f}x ({place(worst)})")
-    largest = {"lanes": 100_000_000, "scenario": "all improve", "graph": False}
-    copies = find(rows, rival="plain copy", **largest)
-    if copies:
-        share = find(rows, rival=OURS, **largest)[0]["gb_per_s"] / copies[0]["gb_per_s"]
-        what = (
-            f"at 100,000,000 lanes at least {LEAST_OF_COPY:.0%} of a copy's bandwidth, at 21 bytes"
-        )
-        target(what, share >= LEAST_OF_COPY, f"{share:.0%} ({place(copies[0])})")
-    compared = [row for row in rows if row["rival"] not in (OURS, *REFERENCES)]
-    asked = {
-        "ahead of every rival at every size by device time, eager and in a graph alike": (
-            "device_ratio",
-            [row for row in compared if "device_ratio" in row],
-        ),
-        "ahead of every rival at every size by host time, eager": (
-            "host_ratio",
-            find(compared, graph=False),
-        ),
-    }
-    for what, (ratio_of, some) in asked.items():
-        lost = [
-            f"{row['rival']} {row['variant']} at {place(row)} ({row[ratio_of]}x)"
-            for row in some
-            if row[ratio_of] <= 1
-        ]
-        if some:
-            closest = min(row[ratio_of] for row in some)
-            got = "; ".join(lost) or f"the closest takes {closest:.3g}x as long"
-            target(what, not lost, got)
-    return found
-
-
-def place(row: Row) -> str:
-    """Return a row's size and scenario."""
-    return f"{row['lanes']:,} {row['scenario']}"
-
-
-def summary_line(some: list[Row]) -> str:
-    """Return one size and scenario in one line."""
-    parts = [f"{some[0]['lanes']:>11,} {some[0]['scenario']:<11}"]
-    for graph in (False, True):
-        ours = fastest(some, "device", rival=OURS, graph=graph)
-        if ours is None:
-            continue
-        parts.append(f"{'graph' if graph else 'eager'} {ours['host']['median_us']:8.4g}")
-        parts.append(f"{ours['device']['median_us']:8.4g} us")
-        rival = next_rival(some, graph)
-        if rival is not None:
-            parts.append(f"next {rival['device_ratio']:5.3g}x {rival['rival']:<18}")
-    return " ".join(parts)
 
 
 def arguments() -> argparse.Namespace:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from timing import RESULTS, machine, on_host, write
+from record import RESULTS, machine, write
 from torch_plateau import LaneAdamW, LaneSGD, PlateauLanes
+from torch_plateau.bench.timing import on_host
 
 OUT = RESULTS / "optimizers.json"
 RATE = 1e-3

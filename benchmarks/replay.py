@@ -27,8 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timing import RESULTS, in_turn, machine, write
+from record import RESULTS, machine, write
 from torch_plateau import PlateauLanes, replay, sweep
+from torch_plateau.bench.timing import in_turn, seconds
 
 OUT = RESULTS / "replay.json"
 EPOCHS, ROUNDS = 1_000, 7
@@ -139,13 +140,6 @@ def timed(calls: dict[str, tuple[int, int, Callable[[], object]]]) -> dict[str, 
             "lane_epochs_per_s": float(f"{lanes * EPOCHS / median:.4g}"),
         }
     return figures
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Call once and return how long that took."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
 
 
 def rows() -> Iterator[dict[str, Any]]:

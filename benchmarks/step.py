@@ -22,26 +22,24 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, lr_scheduler
 
-from rivals import (
-    DTYPES,
-    OURS,
-    Case,
-    Compiled,
-    Copy,
-    Optax,
-    Ours,
-    Rule,
-    Schedulers,
-    Start,
-    Where,
-    check_lanes,
-    optax_versions,
-    same,
-)
-from timing import NEVER, PATIENCE, RESULTS, bytes_a_lane, machine, on_host, scenario, write
+from record import RESULTS, machine, write
 from torch_plateau import PlateauLanes, ReduceLROnPlateau
-
-Row = dict[str, Any]
+from torch_plateau.bench.cases import (
+    DTYPES,
+    NEVER,
+    PATIENCE,
+    Case,
+    Rule,
+    Start,
+    bytes_a_lane,
+    scenario,
+)
+from torch_plateau.bench.equal import check_lanes, settled
+from torch_plateau.bench.figures import Row
+from torch_plateau.bench.optax_rival import Optax, optax_versions
+from torch_plateau.bench.rivals import OURS, Copy, Ours, Schedulers
+from torch_plateau.bench.timing import on_host
+from torch_plateau.bench.vectorised import Compiled, Where
 
 
 def vectorised(rule: Rule, start: Start, compiled: bool = True) -> list[Case]:
@@ -132,9 +130,7 @@ def lanes(
         if name in loops:
             cases += [Schedulers(rule, start, variant) for variant in ("list of floats", "tolist")]
         for case in cases:
-            for _ in range(3):
-                case.step(case.feed(metrics))
-            same(case, cases[0])
+            settled(case, metrics, cases[0])
         if optax:
             cases.append(Optax(rule, start))
         calls = {(case.rival, case.variant): (case.step, case.feed(metrics)) for case in cases}

@@ -17,21 +17,25 @@ from pathlib import Path
 from statistics import median
 from subprocess import PIPE, Popen
 
-import timing
-from rivals import Ours
+import torch
 
+HERE = Path(__file__).parent
 SIZES, SCENARIOS = (1, 256, 4_096, 1_000_000), ("quiet", "mixed", "cut")
 CASES = [(n, dtypes, name) for n in SIZES for dtypes in ("f32", "f64") for name in SCENARIOS]
 
 
 def answer() -> None:
     """Take a sample of each case whose number comes in; by public names only, which last."""
-    timing.torch.set_num_threads(1)
+    sys.path.append(str(HERE.parent / "python" / "torch_plateau"))
+    # the cases of this checkout, as a package of their own: an older version may have none
+    from bench import cases, machine, rivals, timing
+
+    torch.set_num_threads(1)
     samples = []
     for n, dtypes, name in CASES:
-        rule, start, metrics = timing.scenario(name, n, dtypes)
-        samples.append(timing.sampler((Ours(rule, start).step, metrics), burst=0.001)[0])
-    print(json.dumps(timing.machine()), flush=True)
+        rule, start, metrics = cases.scenario(name, n, dtypes)
+        samples.append(timing.sampler((rivals.Ours(rule, start).step, metrics), burst=0.001)[0])
+    print(json.dumps(machine.machine()), flush=True)
     for line in sys.stdin:
         print(samples[int(line)](), flush=True)
 
@@ -39,8 +43,8 @@ def answer() -> None:
 def started(python: str) -> Popen[str]:
     """Return an interpreter that answers, and finds only the packages that it has installed."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command, here = [python, "-c", "import versions; versions.answer()"], Path(__file__).parent
-    return Popen(command, cwd=here, env=env, stdin=PIPE, stdout=PIPE, text=True)
+    command = [python, "-c", "import versions; versions.answer()"]
+    return Popen(command, cwd=HERE, env=env, stdin=PIPE, stdout=PIPE, text=True)
 
 
 def main() -> None:
@@ -49,7 +53,7 @@ def main() -> None:
     parser.add_argument("python", help="the interpreter that has the old version")
     parser.add_argument("--old", help="what the old version is, for the JSON")
     parser.add_argument("--rounds", type=int, default=10, help="how often both are started")
-    parser.add_argument("--out", type=Path, default=timing.RESULTS / "versions.json")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "versions.json")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # a neighbour on that processor then hits both alike
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -72,8 +76,10 @@ def main() -> None:
         figures = {key: float(f"{value:.4g}") for key, value in figures.items()}
         rows.append({"lanes": n, "dtypes": dtypes, "scenario": name, **figures})
         print(f"{n:>9,} {dtypes} {name:<6}", *(f"{key} {x:<9}" for key, x in figures.items()))
-    del was["commit"], was["changed_files"]  # of this checkout, not of the old version
-    timing.write({"machine": now, "old": {"is": options.old, **was}, "rows": rows}, options.out)
+    import record  # needs the new version
+
+    now |= {key: record.machine()[key] for key in ("commit", "changed_files")}
+    record.write({"machine": now, "old": {"is": options.old, **was}, "rows": rows}, options.out)
 
 
 if __name__ == "__main__":

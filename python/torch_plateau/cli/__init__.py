@@ -1,4 +1,4 @@
-"""The command line: ``torch-plateau demo``, ``replay``, ``sweep`` and ``inspect``.
+"""The command line: ``torch-plateau demo``, ``replay``, ``sweep``, ``inspect`` and ``bench``.
 
 Without typer, importing this ends the program with the cure: it is there to be run.
 """
@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CURE}") from None
 
-from . import commands, demo  # noqa: E402
+from . import bench, commands, demo  # noqa: E402
 from .terminal import Commands  # noqa: E402
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True)
@@ -23,5 +23,5 @@ def main() -> None:
     """ReduceLROnPlateau for one model or for a million."""
 
 
-for command in (demo.demo, commands.replay, commands.sweep, commands.inspect):
+for command in (demo.demo, commands.replay, commands.sweep, commands.inspect, bench.bench):
     app.command()(command)

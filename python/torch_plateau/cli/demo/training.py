@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +16,7 @@ from torchmetrics.functional import accuracy, f1_score, precision, recall
 
 from ...lanes.lanes import PlateauLanes
 from ...optim.lane_lr import LaneLR
+from ..threads import torch_threads
 
 RARE = 8  # the digit that the imbalanced scene looks for: a hard one for these networks
 OTHERS = 49  # digits for each rare one, which makes it 2% of the images
@@ -184,7 +183,9 @@ class Ensemble:
     def epoch(self) -> None:
         """Train on every image once, validate, and step the lanes."""
         x, y = self._data.train
-        with _one_thread():
+        # one: the tensors are so small that two would mostly wait; on two idle cores two gain
+        # little, and beside another program they lose tenfold
+        with torch_threads(1):
             order = torch.randperm(len(x), generator=self._generator).to(x.device)
             for batch in torch.split(order, BATCH):
                 for name, gradient in self._gradients(self._params, x[batch], y[batch]).items():
@@ -224,17 +225,3 @@ def _network(classes: int, generator: torch.Generator) -> nn.Module:
         for param in layer.parameters():
             nn.init.uniform_(param, -(inputs**-0.5), inputs**-0.5, generator=generator)
     return model
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch on one thread: the tensors are so small that two would mostly wait.
-
-    On two idle cores two threads gain little; beside another program they lose tenfold.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
