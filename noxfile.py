@@ -81,7 +81,7 @@ def cpp(session: nox.Session) -> None:
     build_cpp(session)
     kernels = any(pathlib.Path("build/cpp").rglob("step.cu.o"))
     session.log("CUDA sources compiled" if kernels else "NO nvcc: CUDA sources were NOT compiled")
-    session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure")
+    session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure", "--parallel", "2")
 
 
 @nox.session(default=False)
@@ -101,7 +101,7 @@ def instructions(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure all that needs neither a GPU nor an older version, and write the tables."""
     install(session, ".", "numpy", "jax", "optax")
-    for script in ("step.py", "replay.py", "optimizers.py", "false_alarms.py"):
+    for script in ("step.py", "life.py", "replay.py", "optimizers.py", "false_alarms.py"):
         session.run("python", f"benchmarks/{script}")
     session.run("python", "benchmarks/step.py", "--parts")
     session.log("versions.py compares with an older version: see benchmarks/README.md")

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timing import RESULTS, machine, on_host, write
+from record import RESULTS, machine, write
 from torch_plateau import PlateauLanes
+from torch_plateau.bench.timing import on_host
 
 OUT = RESULTS / "life.json"
 SIZES = (16, 4096, 1_000_000)

@@ -65,6 +65,26 @@ def options_part() -> Iterator[str]:
     yield table(["with", *(f"{n:,} lanes" for n in sizes)], body)
 
 
+def life_part() -> Iterator[str]:
+    """Yield what ``life.py`` found."""
+    report = report_of("life")
+    if report is None:
+        yield NOT_RUN
+        return
+    yield (
+        "Calls that make and change lanes, and in brackets how many times the time of plain copies "
+        "of as many bytes they take; *parts*: with a window and two rules that stop lanes. "
+        f"{machine_line(report['machine'])}"
+    )
+    rows = find(report["rows"], rival="ours")
+    sizes = [(n, kind) for n in values(rows, "lanes") for kind in values(rows, "kind")]
+    body = []
+    for call in values(rows, "call"):
+        found = [find(rows, lanes=n, kind=kind, call=call)[0] for n, kind in sizes]
+        body.append([call, *(f"{us(x['median_us'])} ({times(x['ratio'])})" for x in found)])
+    yield table(["call", *(f"{n:,} lanes, {kind}" for n, kind in sizes)], body)
+
+
 def optimizers_part() -> Iterator[str]:
     """Yield what ``optimizers.py`` found."""
     report = report_of("optimizers")

@@ -13,6 +13,7 @@ from pathlib import Path
 from page_gpu import gpu_check_part, gpu_part
 from page_others import (
     false_alarms_part,
+    life_part,
     optimizers_part,
     options_part,
     replay_part,
@@ -92,6 +93,8 @@ def results(report: Row, gpu: Row | None) -> str:
         *replay_part(),
         "## Optional parts",
         *options_part(),
+        "## Making, saving and changing lanes",
+        *life_part(),
         "## Optimizers with a rate per lane",
         *optimizers_part(),
         "## Whether a step became slower",
