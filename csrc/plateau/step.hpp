@@ -24,7 +24,7 @@ struct Stepped {
 };
 
 /// Lanes of a step from which on a second thread pays, here and for each further one.
-constexpr std::int64_t kLanesPerThread = 1 << 18;
+constexpr std::int64_t kLanesPerThread = 1 << 17;
 
 /// @brief Advance every lane by one metric, on at most `threads` threads: fewer for less than
 /// kLanesPerThread lanes each. The result does not depend on how many they are.

@@ -155,7 +155,7 @@ class PlateauLanes(Placed):
 
         Never synchronises. On a CUDA device this is one kernel launch on torch's current stream of
         that device, and may be captured in a graph. On the CPU, from 16,384 lanes or rates on, the
-        interpreter lock is released meanwhile, and from 524,288 lanes on, on Linux, a step takes up
+        interpreter lock is released meanwhile, and from 262,144 lanes on, on Linux, a step takes up
         to ``torch.get_num_threads()`` threads of those that torch's operations run on. In a
         compiled function it is one operator, ``torch_plateau::step_`` (lanes with ``on_reduce``
         cannot be compiled). Autograd is told of what is written: a gradient that needs rates from
