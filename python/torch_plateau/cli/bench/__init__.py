@@ -89,7 +89,7 @@ def bench(
             screen.print(
                 f"Equal, bit for bit, to torch's schedulers: {equal:,} steps of lanes, and the "
                 f"rates of all networks, cut {cuts:,} times; their weights within "
-                f"{epochs.TOLERANCE:g}.\n"
+                f"{epochs.TOLERANCE:g}, in float64.\n"
             )
             for n in track(sizes, "Timing steps", console=progress):
                 steps.size(n)
