@@ -31,7 +31,8 @@ def case(row: Row) -> str:
         groups = "1 group" if row["groups"] == 1 else f"{row['groups']} groups"
         return f"drop-in, {row['metric']}, {groups}, {row['scenario']}"
     settings = ", settings per lane" if row.get("settings") == "per lane" else ""
-    return f"{row['lanes']:,} lanes, {row['dtypes']}, {row['scenario']}{settings}"
+    threads = f", {row['threads']} threads" if row.get("threads", 1) > 1 else ""
+    return f"{row['lanes']:,} lanes, {row['dtypes']}, {row['scenario']}{settings}{threads}"
 
 
 def drop_in(rows: list[Row]) -> str:
@@ -61,11 +62,14 @@ def lanes(rows: list[Row]) -> Iterable[str]:
                 yield table(["lanes", OURS, *rivals], body)
 
 
+COPIED = ("lanes", "dtypes", "settings", "scenario", "threads")  # what a copy is made for
+
+
 def bandwidth(rows: list[Row]) -> str:
     """Return the table of bytes a second."""
     body = []
     for ours in find(rows, rival=OURS):
-        same = {key: ours[key] for key in ("lanes", "dtypes", "scenario")}
+        same = {key: ours[key] for key in COPIED if key in ours}
         copy = fastest(rows, rival="plain copy", **same)
         assert copy is not None
         body.append(

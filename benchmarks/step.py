@@ -42,6 +42,8 @@ from torch_plateau.bench.rivals import OURS, Copy, Ours, Schedulers
 from torch_plateau.bench.timing import on_host
 from torch_plateau.bench.vectorised import Compiled, Where
 
+ALL_THREADS = torch.get_num_threads()
+
 
 def vectorised(rule: Rule, start: Start, compiled: bool = True) -> list[Case]:
     """Return ours and the versions written in torch ("in place" is for GPUs: tuned is better)."""
@@ -148,26 +150,32 @@ def lanes(
 # -- bandwidth ------------------------------------------------------------------------------------
 
 
-def bandwidth(n: int, rounds: int, burst: float) -> Iterator[Row]:
-    """Time steps against plain copies of as many bytes."""
-    for dtypes in DTYPES:
-        for name in ("quiet", "improving"):
-            rule, start, metrics = scenario(name, n, dtypes)
-            traffic = bytes_a_lane(dtypes, name) * n
-            ours = Ours(rule, start)
-            calls: dict[tuple[str, str], Any] = {(ours.rival, ""): (ours.step, metrics)}
-            for variant in ("torch copy_", "memmove"):
-                copy = Copy(traffic, variant)
-                calls[copy.rival, variant] = (copy.step, copy.argument())
-            where = {
-                "table": "bandwidth",
-                "lanes": n,
-                "dtypes": dtypes,
-                "scenario": name,
-                "bytes_a_lane": traffic // n,
-            }
-            for row in rows(where, on_host(calls, rounds, burst)):
-                yield {**row, "gb_per_s": round(traffic / row["median_us"] / 1e3, 1)}
+def bandwidth(n: int, threads: int, rounds: int, burst: float) -> Iterator[Row]:
+    """Time steps against plain copies of as many bytes, in so many threads."""
+    cases = [(dtypes, name, False) for dtypes in DTYPES for name in ("quiet", "improving")]
+    cases += [(dtypes, "quiet", True) for dtypes in ("f32", "f64")]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for dtypes, name, per_lane in cases:
+        rule, start, metrics = scenario(name, n, dtypes, per_lane)
+        traffic = bytes_a_lane(dtypes, name, per_lane) * n
+        ours = Ours(rule, start)
+        calls: dict[tuple[str, str], Any] = {(ours.rival, ""): (ours.step, metrics)}
+        for variant in ("torch copy_", "memmove") if threads == 1 else ("torch copy_",):
+            copy = Copy(traffic, variant)
+            calls[copy.rival, variant] = (copy.step, copy.argument())
+        where = {
+            "table": "bandwidth",
+            "lanes": n,
+            "dtypes": dtypes,
+            "settings": "per lane" if per_lane else "uniform",
+            "scenario": name,
+            "threads": threads,
+            "bytes_a_lane": traffic // n,
+        }
+        for row in rows(where, on_host(calls, rounds, burst)):
+            yield {**row, "gb_per_s": round(traffic / row["median_us"] / 1e3, 1)}
+    torch.set_num_threads(before)
 
 
 # -- optional parts -------------------------------------------------------------------------------
@@ -297,7 +305,8 @@ def measure(quick: bool, optax: bool) -> Iterator[Row]:
                 yield from lanes(n, dtypes, every, rounds, burst, per_lane=True)
     print("bandwidth")
     for n in (1_000_000,) if quick else (1_000_000, 10_000_000):
-        yield from bandwidth(n, rounds, burst)
+        for threads in (1, ALL_THREADS):
+            yield from bandwidth(n, threads, rounds, burst)
 
 
 def _loops(n: int, dtypes: str) -> tuple[str, ...]:

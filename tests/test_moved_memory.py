@@ -209,6 +209,8 @@ def child(queue, answers):
         answers.put(rates.tolist())
 
 
+# JAX warns of any fork once another test has imported it
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called")
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 def test_another_process_sees_the_cuts_in_a_rate_that_it_was_sent(way):
     context = torch.multiprocessing.get_context(way)
