@@ -41,7 +41,7 @@ struct Parts {
     spread(first || !lanes.one_bears, patience, given.patience);
     spread(first, initial_patience, given.initial_patience);
     spread(first || keras || !lanes.one_bears, counting, given.counting);
-    spread(targets || diverges || !one_stop_gate, mode, given.mode);
+    spread(state.judged && !one_stop_gate, mode, given.mode);
     spread(state.judged && !one_stop_gate, stop_threshold, given.stop_threshold);
     spread(state.judged && !one_stop_gate, stop_threshold_mode, given.stop_threshold_mode);
   }

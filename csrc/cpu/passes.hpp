@@ -55,6 +55,15 @@ class Spread {
   alignas(64) S same_[kMost];
 };
 
+/// Calls `body` with the gate that all lanes share, its direction known where the loop is compiled.
+/// `kSafe`: it may be safe.
+template <bool kSafe, class Body>
+PLATEAU_INLINE std::int32_t with_gate(const Gate& gate, Body body) noexcept {
+  if (kSafe && gate.safe) return body(Same<Gate>{gate});
+  if (gate.maximize) return body(Same<Gate>{{gate.scale, gate.shift, true, false}});
+  return body(Same<Gate>{{gate.scale, gate.shift, false, false}});
+}
+
 /// The gates of a block's lanes, in the leanest way that there is for these settings.
 class Gates {
  public:
@@ -73,12 +82,7 @@ class Gates {
   template <bool kSafe, class Body>
   PLATEAU_INLINE std::int32_t with(const Lanes& lanes, std::int64_t begin,
                                    Body body) const noexcept {
-    if (lanes.one_gate) {
-      const Gate gate = lanes.gate;
-      if (kSafe && gate.safe) return body(Same<Gate>{gate});
-      if (gate.maximize) return body(Same<Gate>{{gate.scale, gate.shift, true, false}});
-      return body(Same<Gate>{{gate.scale, gate.shift, false, false}});
-    }
+    if (lanes.one_gate) return with_gate<kSafe>(lanes.gate, body);
     if (only_threshold_) {
       const double* __restrict threshold = lanes.settings.threshold.each + begin;
       const double atol = lanes.settings.atol.all;

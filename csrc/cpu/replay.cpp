@@ -224,11 +224,10 @@ void count_improved(const Flags& marks, int count, std::int32_t* __restrict impr
 
 /// Lanes with optional parts: the passes of a step, over a tile for all epochs.
 template <class T>
-void replay_blocks(const Lanes& lanes, const History& history, const SharedFilters* shared,
-                   const Record& record, std::int64_t begin, int count) {
+void replay_blocks(const Lanes& lanes, const Parts& parts, const History& history,
+                   const SharedFilters* shared, const Record& record, std::int64_t begin,
+                   int count) {
   static_assert(kTile == kPart);
-  Parts parts(lanes);
-  parts.filters &= !shared;
   Block block;
   block.begin = begin;
   block.count = count;
@@ -290,9 +289,11 @@ void replay_cpu(const Lanes& lanes, const History& history, const Record& record
     } catch (const std::bad_alloc&) {  // then each lane has its own
     }
     const SharedFilters* shared = filters && filters->shared() ? &*filters : nullptr;
+    Parts of_lanes(lanes);
+    of_lanes.filters &= !shared;
     const auto body = narrow ? replay_blocks<float> : replay_blocks<double>;
     for_tiles(lanes.n, history.epochs, threads, [&](std::int64_t begin, int count) {
-      body(lanes, history, shared, record, begin, count);
+      body(lanes, of_lanes, history, shared, record, begin, count);
     });
   } else {
     const bool same = history.first.stride == 0;

@@ -88,12 +88,9 @@ PLATEAU_INLINE std::int32_t find_better(const Lanes& lanes, const Parts& parts, 
                                         Block& block) noexcept {
   const double* best = lanes.state.stop_best + block.begin;
   if (parts.one_stop_gate) {
-    const Gate gate = parts.stop_gate;
-    if (gate.safe) return find_better(best, value, Same<Gate>{gate}, block);
-    if (gate.maximize) {
-      return find_better(best, value, Same<Gate>{{gate.scale, gate.shift, true, false}}, block);
-    }
-    return find_better(best, value, Same<Gate>{{gate.scale, gate.shift, false, false}}, block);
+    return with_gate<true>(parts.stop_gate, [&](auto gate_of) PLATEAU_INLINED {
+      return find_better(best, value, gate_of, block);
+    });
   }
   const std::uint8_t* __restrict mode = parts.mode.at(block.begin);
   const double* __restrict threshold = parts.stop_threshold.at(block.begin);
