@@ -11,15 +11,13 @@ is. `ratio` is ours over these. What the calls do is checked first.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from record import RESULTS, machine, write
+from record import RESULTS, machine, options_of, write
 from torch_plateau import PlateauLanes
 from torch_plateau.bench.timing import on_host
 
@@ -134,10 +132,7 @@ def rows_of(n: int, kind: str, quick: bool) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Run, and write unless it is quick."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__)
     report: dict[str, Any] = {"machine": machine(), "rows": []}
     for kind, settings in KINDS.items():
         check(settings)

@@ -11,16 +11,14 @@ With half of the lanes finished every other lane is.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from record import RESULTS, machine, write
+from record import RESULTS, machine, options_of, write
 from torch_plateau import LaneAdamW, LaneSGD, PlateauLanes
 from torch_plateau.bench.timing import on_host
 
@@ -113,10 +111,7 @@ def rows_of(case: str, optimizer: str, spec: Any, threads: list[int], quick: boo
 
 def main() -> None:
     """Run, and write unless it is quick."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__)
     report: dict[str, Any] = {"machine": machine(), "rows": []}
     threads = sorted({1, torch.get_num_threads()})
     for case, spec in (SMALL if options.quick else CASES).items():
