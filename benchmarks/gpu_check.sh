@@ -2,10 +2,11 @@
 # Everything that can only be checked on a GPU, from a checkout, without a network: build and install
 # with CUDA, C++ tests, the whole suite, compute-sanitizer, and last and alone the benchmark.
 #
-#     benchmarks/gpu_check.sh OUT_DIR [--dlpack DIR] [--wheels DIR] [--commit SHA] [--gpu-only] [--quick]
+#     benchmarks/gpu_check.sh OUT_DIR [--dlpack DIR] [--wheels DIR] [--built DIR] [--commit SHA] [--gpu-only] [--quick]
 #
 #   --dlpack  holds dlpack/dlpack.h; without it tvm-ffi is asked
 #   --wheels  wheels of what this machine lacks, installed into a fresh folder, as they are
+#   --built   holds this package's wheel and test_kernel_device, compiled elsewhere for this machine
 #   --commit  what is measured, where the checkout has no .git
 #   --gpu-only  leaves out what needs no GPU, and is done in four minutes
 #   --quick   a short benchmark
@@ -26,12 +27,13 @@ usage() {
 case ${1:---} in --*) usage ;; esac
 out=$1
 shift
-dlpack='' wheels='' commit='' bench=() only=()
+dlpack='' wheels='' built='' commit='' bench=() only=()
 while [ $# -gt 0 ]; do
   case $1 in --quick | --gpu-only) ;; *) if [ $# -lt 2 ]; then usage; fi ;; esac
   case $1 in
     --dlpack) dlpack=$(cd "$2" && pwd) && shift ;;
     --wheels) wheels=$(cd "$2" && pwd) && shift ;;
+    --built) built=$(cd "$2" && pwd) && shift ;;
     --commit) commit=$2 && shift ;;
     --quick) bench+=(--quick) ;;
     --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 60) deadline=255 reserved=85 ;;
@@ -111,31 +113,41 @@ if [ -n "$wheels" ]; then
   export PYTHONPATH=$work/wheels${PYTHONPATH:+:$PYTHONPATH}
 fi
 
+targets=(all)
+if [ ${#only[@]} -gt 0 ]; then targets=(test_kernel_device); fi
 build_cpp() {
   step cpp_configure 60 cmake -S . -B "$work/cpp" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DTORCH_PLATEAU_CUDA=ON -DTORCH_PLATEAU_WERROR=ON
   if passed cpp_configure; then
-    step cpp_build 90 cmake --build "$work/cpp"
+    step cpp_build 90 cmake --build "$work/cpp" --target "${targets[@]}"
   else
     skip cpp_build "cpp_configure did not pass"
   fi
 }
-build_cpp &
-step install 120 "${pip[@]}" --no-build-isolation -v -C "build-dir=$work/module" \
-  --target "$work/package" .
-wait
+if [ -n "$built" ]; then
+  absent cpp_build "it was built elsewhere"
+  step install 60 "${pip[@]}" --target "$work/package" "$built"/torch_plateau-*.whl
+else
+  build_cpp &
+  step install 120 "${pip[@]}" --no-build-isolation -v -C "build-dir=$work/module" \
+    --target "$work/package" .
+  wait
+fi
 export PYTHONPATH=$work/package${PYTHONPATH:+:$PYTHONPATH}
 
-if passed cpp_build; then
-  if [ ${#only[@]} -eq 0 ]; then
-    step ctest 120 ctest --test-dir "$work/cpp" --output-on-failure
-  else
-    absent ctest "it needs no GPU"
-  fi
-  step kernel_device 60 "$work/cpp/test_kernel_device"
+kernel_device=$work/cpp/test_kernel_device
+if [ -n "$built" ]; then kernel_device=$built/test_kernel_device; fi
+if [ ${#only[@]} -gt 0 ]; then
+  absent ctest "it needs no GPU"
+elif passed cpp_build; then
+  step ctest 120 ctest --test-dir "$work/cpp" --output-on-failure
 else
   skip ctest "cpp_build did not pass"
-  skip kernel_device "cpp_build did not pass"
+fi
+if [ -x "$kernel_device" ]; then
+  step kernel_device 60 "$kernel_device"
+else
+  skip kernel_device "it was not built"
 fi
 
 sanitizer=$(command -v compute-sanitizer || true)
@@ -149,7 +161,7 @@ for tool in memcheck racecheck; do
   elif ! passed kernel_device; then
     skip "$tool" "kernel_device did not pass"
   else
-    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/cpp/test_kernel_device"
+    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$kernel_device"
   fi
 done
 
@@ -162,7 +174,7 @@ if passed install; then
   export TORCH_PLATEAU_REQUIRE_CUDA=1
   workers=()
   if "$python" -c 'import xdist' 2>/dev/null; then
-    workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))")
+    workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))" --dist worksteal)
     export OMP_NUM_THREADS=2 # for each of them
   fi
   step pytest 220 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \

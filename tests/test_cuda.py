@@ -137,10 +137,16 @@ METRICS = {
     "strided": lambda n: torch.rand(n, 3)[:, 1],
 }
 SHAPES = {  # the kernel, the number of lanes, and their settings
-    "uniform": ("step_lanes", 100, {}),
-    "four a thread": ("step_lanes", 2**18, {}),
-    "per-lane": ("step_lanes", 100, {"patience": torch.arange(100) % 3}),
+    "uniform": ("step_few", 100, {}),
+    "four a thread": ("step_many", 2**18, {}),
+    "per-lane": ("step_few", 100, {"patience": torch.arange(100) % 3}),
+    "parts": ("step_parts", 100, {"nan": "skip"}),
     "groups": ("step_groups", 100, {"groups": [i % 3 for i in range(100)]}),
+    "groups, parts": (
+        "step_grouped_parts",
+        100,
+        {"groups": [i % 3 for i in range(100)], "nan": "skip"},
+    ),
 }
 
 

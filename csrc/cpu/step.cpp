@@ -122,7 +122,7 @@ PLATEAU_INLINE Stepped step_lanes(const Lanes& lanes, const Metrics& metrics, st
   alignas(64) T gathered[kBlock];
   alignas(64) Marks marks;
   const Gates gates(lanes);
-  const bool uniform_cut = lanes.uniform_cut();
+  const bool uniform_cut = lanes.one_cutting && !lanes.offsets;
   Fired fired[kAhead + 1];  // a block's lanes are cut while the rates of the next ones' arrive
   int at = 0;
   const std::int64_t step = lanes.n > 0 ? lanes.steps(0) + 1 : 0;  // all counts are equal here

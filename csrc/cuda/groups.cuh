@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The kernels of lanes that own several rates, or have optional parts: a block decides for its
-// lanes, a thread each, and then its threads share the rates of those that fired.
+// The kernels of lanes that own several rates: a block decides for its lanes, a thread each, and
+// then its threads share the rates of those that fired.
 #pragma once
 
 #include <cstdint>
@@ -122,11 +122,11 @@ __global__ void __launch_bounds__(kGroupThreads)
   count_steps(lanes, range.begin, range.begin + range.count, 1);
 }
 
-/// Lanes with optional parts or a mask: in the same way, with the two halves of lane.hpp.
+/// The same with optional parts or a mask, with the two halves of lane.hpp.
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads)
-    step_parts(const Lanes lanes, const Metrics metrics, const std::uint8_t* active,
-               const int per_block) {
+    step_grouped_parts(const Lanes lanes, const Metrics metrics, const std::uint8_t* active,
+                       const int per_block) {
   __shared__ SharedRates rates;
   __shared__ double values[kLanesPerBlock];
   __shared__ int asked[kLanesPerBlock];

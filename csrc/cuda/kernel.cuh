@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The kernels. A thread decides for a few neighbouring lanes, in registers; rates are touched only
-// for lanes that fire.
+// The kernels of plain lanes with one rate each. Where there are many, a thread decides for a few
+// neighbouring ones in registers, and rates are touched only for lanes that fire; where there are
+// few, nothing is moved that counts, and all is asked for at once.
 #pragma once
 
 #include <cstdint>
@@ -85,6 +86,72 @@ struct Terms<kWidth, true> {
   std::uint8_t threshold_mode, counting;
 };
 
+/// Adds to a count; not for want of order: nobody waits for an addition whose result is not asked
+/// for.
+inline __device__ void add(std::int64_t& count, std::int64_t steps) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(&count), static_cast<unsigned long long>(steps));
+}
+
+/// Counts steps for the lanes [begin, end) of a block, which all its threads have read by now. No
+/// other block has lanes of these counts.
+inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::int64_t end,
+                                   std::int64_t steps) {
+  __syncthreads();
+  const std::int64_t last = lanes.num_counts(end);
+  for (std::int64_t i = lanes.count_of(begin) + threadIdx.x; i < last; i += blockDim.x) {
+    add(lanes.state.num_steps[i], steps);
+  }
+}
+
+/// Counts a step for the lanes of a block that has kLanesPerCount of them, with one rate each.
+inline __device__ void count_step(const Lanes& lanes) {
+  __syncthreads();
+  if (threadIdx.x == 0) add(lanes.state.num_steps[blockIdx.x], 1);
+}
+
+/// Waits for the kernels before this one on its stream, where it may begin while they end: see
+/// launch_early().
+inline __device__ void wait_for_those_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+constexpr int kLaneThreads = static_cast<int>(kLanesPerCount);
+
+/// Few lanes: what costs is waiting for memory, and for each 64 bytes of the arguments. So a thread
+/// has one lane, and asks for what the lane needs if it fires before it knows whether it does.
+template <class T, class M, bool kOwn>
+__global__ void __launch_bounds__(kLaneThreads) step_few(const Metrics metrics, const Lanes lanes) {
+  wait_for_those_before();
+  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kLaneThreads;
+  const std::int64_t mine = begin + threadIdx.x, last = lanes.n - 1;
+  const std::int64_t lane = mine < last ? mine : last;  // a thread without one reads the last
+  const std::int64_t steps = lanes.state.num_steps[blockIdx.x];
+  T best = static_cast<const T*>(lanes.state.best)[lane];
+  std::int32_t clock = lanes.state.clock[lane];
+  const double rate = lanes.state.rate[lane];
+  const float published = lanes.state.published[lane];
+  const Terms<1, kOwn> terms(lanes, lane);
+  const T metric = load_metrics<T, M, 1>(metrics, lane).at[0];
+  count_step(lanes);
+  if (mine > last) return;
+  int bits = decide(terms.gate(0), terms.bears(0), metric, best, clock);
+  if (bits & kImproved) static_cast<T*>(lanes.state.best)[lane] = best;
+  if (bits & kFired) {
+    const Cutting by = kOwn ? lanes.cutting_at(lane, lane) : lanes.cutting;
+    const Cut now = cut_of(rate, published, by);
+    clock = after_fire(clock, by.cooldown, now.lowered(), by.counting);
+    if (now.lowered()) {
+      write_rate(lanes, lane, now.rate);
+      count_cut(lanes, lane, steps + 1);
+      bits |= kReduced;
+    }
+  }
+  lanes.state.clock[lane] = clock;
+  lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);
+}
+
 /// Cuts a lane with one rate that fired. Returns Outcome bits.
 inline __device__ int fire(const Lanes& lanes, std::int64_t lane, std::int32_t& clock) {
   const std::int64_t step = lanes.steps(lane) + 1;  // read before anything is written
@@ -92,7 +159,7 @@ inline __device__ int fire(const Lanes& lanes, std::int64_t lane, std::int32_t& 
   return end_fire(lanes, lane, step, reduced, clock);
 }
 
-/// Decides for `kWidth` lanes; `fired` is called for each that fires and returns its Outcome bits.
+/// Decides for `kWidth` lanes; `fired` is called for each that fires.
 template <class T, class M, int kWidth, bool kOwn, class OnFire>
 __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64_t first,
                           const OnFire& fired) {
@@ -112,7 +179,7 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
   if (any & kFired) {
 #pragma unroll
     for (int w = 0; w < kWidth; ++w) {
-      if (bits[w] & kFired) bits[w] |= fired(first + w, clock.at[w]);
+      if (bits[w] & kFired) fired(first + w);
     }
   }
   pack<kWidth>(lanes.state.clock, first) = clock;
@@ -122,47 +189,26 @@ __device__ void step_pack(const Lanes& lanes, const Metrics& metrics, std::int64
   pack<kWidth>(lanes.state.outcome, first) = outcome;
 }
 
-/// Counts steps for the lanes [begin, end) of a block, which all its threads have read by now. No
-/// other block has lanes of these counts.
-inline __device__ void count_steps(const Lanes& lanes, std::int64_t begin, std::int64_t end,
-                                   std::int64_t steps) {
-  __syncthreads();
-  const std::int64_t last = lanes.num_counts(end);
-  for (std::int64_t i = lanes.count_of(begin) + threadIdx.x; i < last; i += blockDim.x) {
-    // Not for want of order: nobody waits for an addition whose result is not asked for.
-    atomicAdd(reinterpret_cast<unsigned long long*>(lanes.state.num_steps + i),
-              static_cast<unsigned long long>(steps));
-  }
-}
-
-constexpr int kLaneThreads = static_cast<int>(kLanesPerCount);
-
 /// Blocks that a processor should have room for, 0 for as many as it may: where a thread reads
 /// much, the compiler would put off some of it to save registers, and wait two or three times.
 template <class T, int kWidth, bool kOwn>
 constexpr int kRoomFor = kWidth > 1 && (kOwn || sizeof(T) == 8) ? 4 : 0;
 
-/// One rate per lane: a thread decides for `kWidth` lanes, with `kOwn` by settings of their own.
-/// With several each, where there are many lanes in all, those of a block that fire are put on a
-/// list, which is then shared out: they are few as a rule, and a thread that cut its own would hold
-/// up its warp for as many reads.
+/// Many lanes: a thread decides for `kWidth`, with `kOwn` by settings of their own. Those of a
+/// block that fire are put on a list, which is then shared out: they are few as a rule, and a
+/// thread that cut its own would hold up its warp for as many reads.
 template <class T, class M, int kWidth, bool kOwn>
 __global__ void __launch_bounds__(kLaneThreads, kRoomFor<T, kWidth, kOwn>)
-    step_lanes(const Metrics metrics, const Lanes lanes) {
-  constexpr bool kList = kWidth > 1;
-  __shared__ int list[kList ? kLaneThreads * kWidth : 1];
+    step_many(const Metrics metrics, const Lanes lanes) {
+  __shared__ int list[kLaneThreads * kWidth];
   __shared__ int count;
-  if constexpr (kList) {
-    if (threadIdx.x == 0) count = 0;
-    __syncthreads();
-  }
+  if (threadIdx.x == 0) count = 0;
+  __syncthreads();
   const std::int64_t width = static_cast<std::int64_t>(blockDim.x) * kWidth;
   const std::int64_t begin = blockIdx.x * width;
   const std::int64_t end = begin + width < lanes.n ? begin + width : lanes.n;
-  const auto fired = [&](std::int64_t lane, std::int32_t& clock) {
-    if constexpr (!kList) return fire(lanes, lane, clock);
+  const auto fired = [&](std::int64_t lane) {
     list[atomicAdd(&count, 1)] = static_cast<int>(lane - begin);
-    return 0;
   };
   std::int64_t lane = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth;
   if (lane + kWidth <= lanes.n) {
@@ -170,13 +216,11 @@ __global__ void __launch_bounds__(kLaneThreads, kRoomFor<T, kWidth, kOwn>)
   } else {
     for (; lane < lanes.n; ++lane) step_pack<T, M, 1, kOwn>(lanes, metrics, lane, fired);
   }
-  if constexpr (kList) {
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
-      const std::int64_t listed = begin + list[i];
-      std::uint8_t& outcome = lanes.state.outcome[listed];
-      outcome = static_cast<std::uint8_t>(outcome | fire(lanes, listed, lanes.state.clock[listed]));
-    }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+    const std::int64_t listed = begin + list[i];
+    std::uint8_t& outcome = lanes.state.outcome[listed];
+    outcome = static_cast<std::uint8_t>(outcome | fire(lanes, listed, lanes.state.clock[listed]));
   }
   count_steps(lanes, begin, end, 1);
 }

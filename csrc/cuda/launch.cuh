@@ -21,6 +21,30 @@ void launch(void (*kernel)(P...), unsigned grid, unsigned block, void* stream, A
                                 static_cast<cudaStream_t>(stream)));
 }
 
+/// The same for a kernel that begins with wait_for_those_before(): the device may make it ready
+/// while the kernel before it on the stream ends, where the device can do so ("programmatic
+/// dependent launch", from compute capability 9.0 on).
+template <class... P, class... A>
+void launch_early(void (*kernel)(P...), unsigned grid, unsigned block, int device, void* stream,
+                  A... args) {
+  int major = 0;
+  PLATEAU_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  if (major < 9) {
+    launch(kernel, grid, block, stream, args...);
+    return;
+  }
+  cudaLaunchAttribute early[1];
+  early[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early[0].val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid);
+  config.blockDim = dim3(block);
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = early;
+  config.numAttrs = 1;
+  PLATEAU_CUDA(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
 template <class... P>
 void load(void (*kernel)(P...)) {
   cudaFuncAttributes attributes;

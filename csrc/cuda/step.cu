@@ -7,6 +7,7 @@
 #include "cuda/groups.cuh"
 #include "cuda/kernel.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/parts.cuh"
 #include "plateau/step.hpp"
 
 namespace plateau {
@@ -16,19 +17,6 @@ constexpr int kThreads = kLaneThreads;
 constexpr int kWide = 4;                        // lanes a thread, where that is worth it:
 constexpr std::int64_t kFillsDevice = 1 << 18;  // fewer lanes would leave processors idle
 constexpr std::uintptr_t kAligned = 16;
-
-template <class T, class M, int kWidth>
-void launch_lanes(const Lanes& lanes, const Metrics& metrics, void* stream) {
-  const bool alike = lanes.one_gate && lanes.one_bears;
-  const auto kernel = alike ? &step_lanes<T, M, kWidth, false> : &step_lanes<T, M, kWidth, true>;
-  launch(kernel, blocks(lanes.n, kThreads * kWidth), kThreads, stream, metrics, lanes);
-}
-
-template <class T, class M>
-void launch_lanes(const Lanes& lanes, const Metrics& metrics, bool wide, void* stream) {
-  const auto by = wide ? &launch_lanes<T, M, kWide> : &launch_lanes<T, M, 1>;
-  by(lanes, metrics, stream);
-}
 
 /// Whether `metrics` is a plain array of `dtype` that can be read 16 bytes at a time.
 bool is_plain(const Metrics& metrics, Dtype dtype) {
@@ -45,6 +33,32 @@ bool is_aligned(const Lanes& lanes) {
          on_boundary(lanes.state.outcome) && on_boundary(settings.threshold.each) &&
          on_boundary(settings.atol.each) && on_boundary(settings.patience.each) &&
          on_boundary(settings.mode.each);
+}
+
+template <class T, class M>
+void launch_few(const Lanes& lanes, const Metrics& metrics, int device, void* stream) {
+  const bool alike = lanes.one_gate && lanes.one_bears && lanes.one_cutting;
+  const auto kernel = alike ? &step_few<T, M, false> : &step_few<T, M, true>;
+  launch_early(kernel, blocks(lanes.n, kThreads), kThreads, device, stream, metrics, lanes);
+}
+
+template <class T, class M, int kWidth>
+void launch_many(const Lanes& lanes, const Metrics& metrics, void* stream) {
+  const bool alike = lanes.one_gate && lanes.one_bears;
+  const auto kernel = alike ? &step_many<T, M, kWidth, false> : &step_many<T, M, kWidth, true>;
+  launch(kernel, blocks(lanes.n, kThreads * kWidth), kThreads, stream, metrics, lanes);
+}
+
+/// One rate a lane: kWidth lanes a thread where they and the metrics can be read so.
+template <class T, class M, int kWidth>
+void launch_lanes(const Lanes& lanes, const Metrics& metrics, int device, void* stream) {
+  if (lanes.n < kFillsDevice) {
+    launch_few<T, M>(lanes, metrics, device, stream);
+  } else if (is_aligned(lanes)) {
+    launch_many<T, M, kWidth>(lanes, metrics, stream);
+  } else {
+    launch_many<T, Any, 1>(lanes, metrics, stream);
+  }
 }
 
 /// How lanes are dealt out to blocks whose threads share the lanes' rates: as many to each as give
@@ -69,43 +83,71 @@ void launch_groups(const Lanes& lanes, const Metrics& metrics, void* stream) {
   launch(&step_groups<T>, by.grid, by.threads, stream, lanes, metrics, by.per_block);
 }
 
-template <class T>
+template <class T, bool kLight>
 void launch_parts(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
-                  void* stream) {
-  const Blocks by(lanes);
-  launch(&step_parts<T>, by.grid, by.threads, stream, lanes, metrics, active, by.per_block);
+                  int device, void* stream) {
+  const bool alike = are_without(lanes, &leave_out_own);
+  auto kernel = &step_parts<T, Any, true, kLight>;
+  if (alike && is_plain(metrics, Dtype::kFloat32)) {
+    kernel = &step_parts<T, float, false, kLight>;
+  } else if (alike && sizeof(T) == 8 && is_plain(metrics, Dtype::kFloat64)) {
+    kernel = &step_parts<T, T, false, kLight>;
+  }
+  launch_early(kernel, blocks(lanes.n, kThreads), kThreads, device, stream, metrics, lanes, active);
 }
 
 template <class T>
-void step_on(const Lanes& lanes, const Metrics& metrics, void* stream) {
+void step_lanes_on(const Lanes& lanes, const Metrics& metrics, const std::uint8_t* active,
+                   int device, void* stream) {
+  if (lanes.offsets) {
+    const Blocks by(lanes);
+    launch(&step_grouped_parts<T>, by.grid, by.threads, stream, lanes, metrics, active,
+           by.per_block);
+  } else if (are_without(lanes, &leave_out_heavy)) {
+    launch_parts<T, true>(lanes, metrics, active, device, stream);
+  } else {
+    launch_parts<T, false>(lanes, metrics, active, device, stream);
+  }
+}
+
+template <class T>
+void step_on(const Lanes& lanes, const Metrics& metrics, int device, void* stream) {
   constexpr bool kDouble = sizeof(T) == 8;
-  const bool wide = lanes.n >= kFillsDevice && is_aligned(lanes);
   if (lanes.offsets) {
     launch_groups<T>(lanes, metrics, stream);
   } else if (kDouble && is_plain(metrics, Dtype::kFloat64)) {
-    launch_lanes<T, T>(lanes, metrics, wide, stream);
+    launch_lanes<T, T, kWide>(lanes, metrics, device, stream);
   } else if (is_plain(metrics, Dtype::kFloat32)) {
-    launch_lanes<T, float>(lanes, metrics, wide, stream);
+    launch_lanes<T, float, kWide>(lanes, metrics, device, stream);
   } else {
-    launch_lanes<T, Any, 1>(lanes, metrics, stream);
+    launch_lanes<T, Any, 1>(lanes, metrics, device, stream);
   }
 }
 
 template <class T, class M, int kWidth>
 void load_lanes() {
-  load(&step_lanes<T, M, kWidth, false>);
-  load(&step_lanes<T, M, kWidth, true>);
+  load(&step_few<T, M, false>);
+  load(&step_few<T, M, true>);
+  load(&step_many<T, M, kWidth, false>);
+  load(&step_many<T, M, kWidth, true>);
+}
+
+template <class T, bool kLight>
+void load_parts() {
+  load(&step_parts<T, T, false, kLight>);
+  load(&step_parts<T, float, false, kLight>);
+  load(&step_parts<T, Any, true, kLight>);
 }
 
 template <class T>
 void load_all() {
   load_lanes<T, T, kWide>();
-  load_lanes<T, T, 1>();
   load_lanes<T, float, kWide>();
-  load_lanes<T, float, 1>();
   load_lanes<T, Any, 1>();
+  load_parts<T, true>();
+  load_parts<T, false>();
   load(&step_groups<T>);
-  load(&step_parts<T>);
+  load(&step_grouped_parts<T>);
 }
 
 }  // namespace
@@ -114,9 +156,9 @@ void step_cuda(const Lanes& lanes, const Metrics& metrics, int device, void* str
   if (lanes.n == 0) return;
   const DeviceGuard guard(device);
   if (lanes.best_dtype == Dtype::kFloat32) {
-    step_on<float>(lanes, metrics, stream);
+    step_on<float>(lanes, metrics, device, stream);
   } else {
-    step_on<double>(lanes, metrics, stream);
+    step_on<double>(lanes, metrics, device, stream);
   }
 }
 
@@ -125,9 +167,9 @@ void step_lanes_cuda(const Lanes& lanes, const Metrics& metrics, const std::uint
   if (lanes.n == 0) return;
   const DeviceGuard guard(device);
   if (lanes.best_dtype == Dtype::kFloat32) {
-    launch_parts<float>(lanes, metrics, active, stream);
+    step_lanes_on<float>(lanes, metrics, active, device, stream);
   } else {
-    launch_parts<double>(lanes, metrics, active, stream);
+    step_lanes_on<double>(lanes, metrics, active, device, stream);
   }
 }
 

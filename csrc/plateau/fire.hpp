@@ -20,19 +20,23 @@ struct Cut {
   PLATEAU_HD bool raised() const noexcept { return rate > old; }
 };
 
+/// What a cut makes of a rate.
+PLATEAU_HD inline Cut cut_of(double master, float published, const Cutting& by) noexcept {
+  const double old = current_rate(master, published);
+  return {old, cut(old, by.factor, by.min_lr, by.eps)};
+}
+
+PLATEAU_HD inline void write_rate(const Lanes& lanes, std::int64_t group, double rate) noexcept {
+  lanes.state.rate[group] = rate;
+  lanes.state.published[group] = static_cast<float>(rate);
+}
+
 /// Lowers the rate of one group of a lane that fired.
 PLATEAU_HD inline Cut cut_group(const Lanes& lanes, std::int64_t lane,
                                 std::int64_t group) noexcept {
-  const Settings& settings = lanes.settings;
-  double& master = lanes.state.rate[group];
-  float& published = lanes.state.published[group];
-  Cut done;
-  done.old = current_rate(master, published);
-  done.rate = cut(done.old, settings.factor[lane], settings.min_lr[group], settings.eps[lane]);
-  if (done.lowered()) {
-    master = done.rate;
-    published = static_cast<float>(done.rate);
-  }
+  const Cut done =
+      cut_of(lanes.state.rate[group], lanes.state.published[group], lanes.cutting_at(lane, group));
+  if (done.lowered()) write_rate(lanes, group, done.rate);
   return done;
 }
 
@@ -56,14 +60,20 @@ PLATEAU_HD inline void count_up(std::int32_t& counter) noexcept {
 #endif
 }
 
+/// Counts a step in which a lane had a rate lowered. `step` is the batch's number of it, from 1.
+PLATEAU_HD inline void count_cut(const Lanes& lanes, std::int64_t lane,
+                                 std::int64_t step) noexcept {
+  count_up(lanes.state.num_reductions[lane]);
+  lanes.state.last_cut[lane] = step;
+}
+
 /// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered,
-/// its counts. `step` is the batch's number of this step, from 1. Returns Outcome bits.
+/// its counts, by count_cut(). Returns Outcome bits.
 PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
                                bool reduced, std::int32_t& clock) noexcept {
   clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);
   if (!reduced) return kFired;
-  count_up(lanes.state.num_reductions[lane]);
-  lanes.state.last_cut[lane] = step;
+  count_cut(lanes, lane, step);
   return kFired | kReduced;
 }
 

@@ -305,7 +305,7 @@ PLATEAU_HD int begin_step(const Lanes& lanes, std::int64_t lane, const Seen<T>& 
     return 0;
   }
   const std::int32_t warmup = settings.warmup_steps[lane];
-  const bool warming = step <= warmup;
+  const bool warming = warms_up(warmup, step);
   const std::int32_t most = settings.max_steps[lane];
   const int always = (warming ? kAskWarmUp : 0) |
                      (most != kNoLimit && step >= most ? kAskFinish : 0) |
@@ -419,7 +419,8 @@ PLATEAU_HD int step_group(const Lanes& lanes, std::int64_t lane, std::int64_t gr
   double& master = lanes.state.rate[group];
   float& published = lanes.state.published[group];
   // in a warm-up or with noise the published rate is not the master's copy for a good reason
-  const double old = step <= warmup || (ask & kAskQuiet) ? master : current_rate(master, published);
+  const bool is_noisy = warms_up(warmup, step) || (ask & kAskQuiet);
+  const double old = is_noisy ? master : current_rate(master, published);
   int done = 0;
   if (ask & kAskNoise) master = old;  // which is what noise is put on, whoever wrote it
   if (ask & kAskMove) {
@@ -456,10 +457,7 @@ PLATEAU_HD inline int end_move(const Lanes& lanes, std::int64_t lane, std::int64
     state.good_steps[lane] = 0;
     if (!(ask & kAskCut)) state.floor_cuts[lane] = 0;
   }
-  if (reduced) {
-    count_up(state.num_reductions[lane]);
-    state.last_cut[lane] = step;
-  }
+  if (reduced) count_cut(lanes, lane, step);
   if (raised) count_up(state.num_increases[lane]);
   return kFired | (reduced ? kReduced : 0) | (raised ? kRaised : 0);
 }

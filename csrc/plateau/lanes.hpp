@@ -17,6 +17,13 @@ namespace plateau {
 /// then raise it with no regard to others.
 constexpr std::int64_t kLanesPerCount = 256;
 
+/// What a cut goes by.
+struct Cutting {
+  double factor = 1, min_lr = 0, eps = 0;
+  std::int32_t cooldown = 0;
+  std::uint8_t counting = kTorch;
+};
+
 /// The state of `n` lanes. `state.best` holds float or double as `best_dtype` says. Lane i owns the
 /// groups `offsets[i] .. offsets[i + 1]`, or just group i when `offsets` is null. `rate` is the
 /// float64 master of each group and `published` the float32 copy that optimizers read.
@@ -27,10 +34,12 @@ struct Lanes {
   std::int64_t n = 0;
   const std::int64_t* offsets = nullptr;
   Gate gate{1, 0, false};  ///< what serves all lanes, set by settle(): if `one_gate`, and
-  std::int32_t bears = 0;  ///< the bad steps that are borne, if `one_bears`
+  std::int32_t bears = 0;  ///< the bad steps that are borne, if `one_bears`, and
   bool one_gate = true;
   bool one_bears = true;
+  bool one_cutting = true;
   Dtype best_dtype = Dtype::kFloat64;
+  Cutting cutting;  ///< what cuts go by, if `one_cutting`
   State state;
   Settings settings;
   std::int64_t num_groups = 0;
@@ -50,6 +59,12 @@ struct Lanes {
 
   PLATEAU_HD std::int32_t bears_at(std::int64_t lane) const noexcept {
     return one_bears ? bears : borne(settings.patience[lane], settings.counting[lane]);
+  }
+
+  PLATEAU_HD Cutting cutting_at(std::int64_t lane, std::int64_t group) const noexcept {
+    if (one_cutting) return cutting;
+    return {settings.factor[lane], settings.min_lr[group], settings.eps[lane],
+            settings.cooldown[lane], settings.counting[lane]};
   }
 
   /// Which count of steps is a lane's, and how many counts the first `lanes` lanes have.
@@ -73,12 +88,6 @@ struct Lanes {
   /// Whether what decides may be another number than the metric.
   bool has_filters() const noexcept { return state.total || state.recent || state.smooth; }
 
-  /// Whether all lanes that fire are cut alike.
-  bool uniform_cut() const noexcept {
-    return !settings.factor.each && !settings.eps.each && !settings.min_lr.each &&
-           !settings.cooldown.each && !offsets;
-  }
-
   /// To be called when the settings are set: works out what serves all lanes.
   void settle() noexcept {
     one_gate = !settings.mode.each && !settings.threshold.each && !settings.threshold_mode.each &&
@@ -89,6 +98,12 @@ struct Lanes {
     }
     one_bears = !settings.patience.each && !settings.counting.each;
     if (one_bears) bears = borne(settings.patience.all, settings.counting.all);
+    one_cutting = !settings.factor.each && !settings.min_lr.each && !settings.eps.each &&
+                  !settings.cooldown.each && !settings.counting.each;
+    if (one_cutting) {
+      cutting = {settings.factor.all, settings.min_lr.all, settings.eps.all, settings.cooldown.all,
+                 settings.counting.all};
+    }
   }
 
   /// Counts steps of the whole batch, on the host.

@@ -134,6 +134,11 @@ PLATEAU_HD inline double smoothed(double value, double smoothing, double& smooth
   return smooth / (1.0 - rest);
 }
 
+/// Whether step number `step`, from 1, is one of a warm-up of so many.
+PLATEAU_HD inline bool warms_up(std::int32_t steps, std::int64_t step) noexcept {
+  return steps > 0 && step <= steps;
+}
+
 /// What the rate is multiplied by after `age` steps: from `start` to 1 in a straight line.
 PLATEAU_HD inline double warm_up(double start, std::int32_t steps, std::int64_t age) noexcept {
   if (age >= steps) return 1.0;

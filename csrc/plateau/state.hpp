@@ -71,13 +71,13 @@ constexpr Domain kAges{-0x1p53, 0x1p53, "an integer", true, true};
   X(best, Best, kLane, 0, kNumbers, always)                         \
   X(clock, std::int32_t, kLane, 0, kClocks, always)                 \
   X(outcome, std::uint8_t, kLane, 0, kOutcomes, always)             \
+  X(num_steps, std::int64_t, kCount, 0, kSteps, always)             \
+  X(rate, double, kGroup, 0, kHeld, always)                         \
+  X(published, float, kGroup, 0, kHeld, always)                     \
   X(num_reductions, std::int32_t, kLane, 0, kTallies, always)       \
   X(last_cut, std::int64_t, kLane, 0, kAges, always)                \
   X(born, std::int64_t, kLane, 0, kAges, always)                    \
-  X(num_steps, std::int64_t, kCount, 0, kSteps, always)             \
   X(start_rate, double, kGroup, 0, kHeld, always)                   \
-  X(rate, double, kGroup, 0, kHeld, always)                         \
-  X(published, float, kGroup, 0, kHeld, always)                     \
   X(flags, std::uint8_t, kLane, 0, kFlags, parts)                   \
   X(stop_reason, std::uint8_t, kLane, 0, kStops, parts)             \
   X(best_step, std::int64_t, kLane, 0, kSteps, parts)               \

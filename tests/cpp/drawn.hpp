@@ -68,12 +68,14 @@ inline std::vector<std::uint8_t> allowed(const char* words, std::uint8_t, unsign
 /// Which settings are one per lane: none, all, or a few.
 enum class Each { kNone, kAll, kFew };
 
-/// What is to be drawn. With `parts` most optional ones are in play.
+/// What is to be drawn. With `parts` most optional ones are in play, with `light` those that most
+/// lanes have.
 struct Draw {
   Form form;
   Each each = Each::kNone;
   bool parts = false;
   Rule rule = kPlateau;  // another than this is not drawn
+  bool light = false;
 };
 
 inline Choices<Vector> drawn_settings(const Draw& draw) {
@@ -94,6 +96,20 @@ inline Choices<Vector> drawn_settings(const Draw& draw) {
   PLATEAU_SETTINGS(PLATEAU_FIELD)
 #undef PLATEAU_FIELD
   if (draw.rule != kPlateau) settings.rule = draw.rule;
+  if (draw.light) {
+    const auto leave_out = [](auto& choice, auto off) {
+      choice.each.clear();
+      choice.all = off;
+    };
+    leave_out(settings.counting, one_of<std::uint8_t>({kTorch, kOptax}));
+    leave_out(settings.smoothing, 0.0);
+    leave_out(settings.accumulate, 1);
+    leave_out(settings.window, 1);
+    leave_out(settings.patience_at_min, kNoLimit);
+    leave_out(settings.stop_patience, kNoLimit);
+    leave_out(settings.warmup_steps, 0);
+    leave_out(settings.noise_from, kNoLimit);
+  }
   return settings;
 }
 

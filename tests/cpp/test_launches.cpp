@@ -72,6 +72,20 @@ void work_is_one_launch_on_the_device_and_stream_it_is_given() {
   }
 }
 
+void a_kernel_that_waits_may_begin_early_where_the_device_can_do_so() {
+  Work work(false);
+  for (const int major : {7, 8, 9, 10}) {
+    for (const auto run : {&Work::step, &Work::step_lanes}) {
+      begin_on_another_thread();
+      emulation::devices[1].major = major;
+      (work.*run)(1, nullptr);
+      CHECK(emulation::early == (major >= 9));
+    }
+    work.replay(1);
+    CHECK(!emulation::early);
+  }
+}
+
 void no_context_is_made_on_a_device_that_had_none() {
   Work work(false);
   for (const auto run : {&Work::step, &Work::step_lanes, &Work::replay}) {
@@ -179,6 +193,7 @@ void the_kernels_that_are_prepared_are_all_that_there_are() {
 void test_launches() {
   a_driver_that_lacks_a_function_is_told_of_by_its_name();
   work_is_one_launch_on_the_device_and_stream_it_is_given();
+  a_kernel_that_waits_may_begin_early_where_the_device_can_do_so();
   no_context_is_made_on_a_device_that_had_none();
   the_device_that_is_current_is_so_afterwards_and_nothing_was_pushed_over_it();
   a_call_that_fails_is_named_and_cleared_and_changes_nothing();

@@ -16,6 +16,7 @@
 #include "cuda.h"
 #include "devices.hpp"
 
+#define PLATEAU_EMULATION
 #define __global__
 #define __device__
 #define __shared__ static  // one block at a time
@@ -26,15 +27,17 @@ struct dim3 {
   unsigned x;
 };
 
+inline thread_local dim3 threadIdx{0}, blockIdx{0}, blockDim{0};
+
 namespace emulation {
 
-inline thread_local dim3 thread_index{0}, block_index{0}, block_size{0};
 inline thread_local bool synchronised = false;
 inline Barrier* barrier = nullptr;
 inline std::set<const void*> launched;  // kernels, so far
 inline int launches = 0;                // so far
 inline void* stream = nullptr;          // of the last launch
 inline int launched_on = -1;            // device of the last launch
+inline bool early = false;              // whether the last launch might begin early
 inline int failing = 0;                 // the status of loads and launches
 
 template <class... P, std::size_t... kAt>
@@ -47,9 +50,9 @@ void run(void (*kernel)(P...), unsigned grid, unsigned block, void** arguments) 
   Barrier all(static_cast<int>(block));
   barrier = &all;
   const auto body = [&](unsigned index) {
-    thread_index.x = index;
-    block_size.x = block;
-    for (block_index.x = 0; block_index.x < grid; ++block_index.x) {
+    threadIdx.x = index;
+    blockDim.x = block;
+    for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
       synchronised = false;
       call(kernel, arguments, std::index_sequence_for<P...>{});
       if (synchronised) all.wait(0);  // the next block uses the same shared memory
@@ -61,10 +64,6 @@ void run(void (*kernel)(P...), unsigned grid, unsigned block, void** arguments) 
 }
 
 }  // namespace emulation
-
-#define threadIdx ::emulation::thread_index
-#define blockIdx ::emulation::block_index
-#define blockDim ::emulation::block_size
 
 inline int __syncthreads_or(int value) {
   emulation::synchronised = true;
@@ -142,6 +141,38 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block, void**
   ++emulation::launches;
   emulation::stream = stream;
   emulation::launched_on = emulation::current();
+  emulation::early = false;
   emulation::run(kernel, grid.x, block.x, arguments);
   return 0;
+}
+
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  return *value = emulation::devices[device].major, 0;
+}
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim{1}, blockDim{1};
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...),
+                               A&&... args) {
+  void* pointers[] = {&args...};
+  const cudaError_t status =
+      cudaLaunchKernel(kernel, config->gridDim, config->blockDim, pointers, 0, config->stream);
+  emulation::early =
+      config->numAttrs == 1 && config->attrs[0].val.programmaticStreamSerializationAllowed == 1;
+  return status;
 }

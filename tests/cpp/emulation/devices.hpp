@@ -9,6 +9,7 @@
 namespace emulation {
 
 struct Device {
+  int major = 8;                 // of its compute capability
   int holders = 0;               // of its own context
   bool in_use = false;           // so that the runtime is one of them
   std::set<const void*> loaded;  // kernels
