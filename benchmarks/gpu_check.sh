@@ -8,7 +8,7 @@
 #   --wheels  wheels of what this machine lacks, installed into a fresh folder, as they are
 #   --built   holds this package's wheel and test_kernel_device, compiled elsewhere for this machine
 #   --commit  what is measured, where the checkout has no .git
-#   --gpu-only  leaves out what needs no GPU, and is done in four minutes
+#   --gpu-only  leaves out what needs no GPU, and is done in six minutes
 #   --quick   a short benchmark
 #
 # Writes OUT_DIR/gpu_check.json, OUT_DIR/gpu.json and a log of each step, whatever fails, and exits
@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
     --built) built=$(cd "$2" && pwd) && shift ;;
     --commit) commit=$2 && shift ;;
     --quick) bench+=(--quick) ;;
-    --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 60) deadline=255 reserved=85 ;;
+    --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 60) deadline=360 reserved=85 ;;
     *) usage ;;
   esac
   shift
@@ -64,7 +64,8 @@ trap 'exit 143' INT TERM
 
 note() { printf '%s\t%s\t%s\t%s\n' "$@" >>"$steps"; } # name, status, seconds, reason
 
-# step NAME SECONDS COMMAND...: runs it with a time limit and notes how it ended; never fails.
+# step NAME SECONDS COMMAND...: runs it with a time limit and notes how it ended; never fails. At the
+# limit it is interrupted, which makes pytest say what failed until then.
 step() {
   local name=$1 limit=$2 began=$SECONDS code=0 status=passed reason='' left
   shift 2
@@ -76,7 +77,7 @@ step() {
     return
   fi
   echo "== $name"
-  timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null || code=$?
+  timeout --signal=INT --kill-after=15 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null || code=$?
   if [ "$code" -ne 0 ]; then
     status=failed reason="exit status $code"
     if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then reason="stopped after $limit s"; fi
@@ -177,7 +178,7 @@ if passed install; then
     workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))" --dist worksteal)
     export OMP_NUM_THREADS=2 # for each of them
   fi
-  step pytest 220 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \
+  step pytest 240 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \
     --junitxml="$out/pytest.xml" ${only[@]+"${only[@]}"} ${ignored[@]+"${ignored[@]}"}
   if passed pytest; then
     step pytest_skips 20 "$python" .ci/gpu_report.py skips "$out"
