@@ -38,8 +38,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             cut) or ``stop_patience``. A lane that they finish ends the training;
             ``lanes.stop_reasons()`` says why.
 
-    The rate is read from the optimizer at each epoch, so that what other code sets is the rate from
-    there on. To read it and the metric synchronises, as Keras does.
+    Rates that other code sets are cut from: they are read at each epoch, which synchronises.
 
     Raises TypeError or ValueError for what is of a wrong kind or out of range. Warns if the logs
     have no such metric, and if a training that goes on finds no state of its epoch.
@@ -64,9 +63,9 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r}")
         super().__init__(monitor, factor, patience, verbose, mode, min_delta, cooldown, min_lr)
         floor = torch.tensor(min_lr, dtype=torch.float32).item()  # as Keras compares it
-        given = {"factor": factor, "patience": patience, "cooldown": cooldown, "min_lr": floor}
+        given: dict[str, Any] = {"factor": factor, "patience": patience, "cooldown": cooldown}
         given |= {"threshold": self.min_delta, "threshold_mode": "abs", "counting": counting}
-        self._settings: dict[str, Any] = {**given, "eps": 0.0, **options}
+        self._settings = {**given, "min_lr": floor, "eps": 0.0, **options}
         self._as_keras = counting == "keras" and _OTHER_METRIC.isdisjoint(options)
         PlateauLanes(1, 0.0, **self._settings)  # which checks them
         self.state_path = state_path
@@ -75,7 +74,8 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin anew; called by Keras."""
         super().on_train_begin(logs)
-        self.lanes, self._states, self._begun = None, {}, False
+        self.lanes, self._begun = None, False
+        self._states: dict[int, dict[str, Any]] = {}  # by epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Take up the state of a training that goes on: what restores it has done so by now."""
@@ -96,9 +96,8 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
                 stacklevel=2,
             )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Take one step with the metric of the epoch, and save the state."""
-        logs = {} if logs is None else logs
         if self.monitor_op is None:  # for "auto" the model must have its metrics
             self._set_monitor_op()
         if self.lanes is None:
@@ -110,11 +109,8 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             logs["learning_rate"] = rates[0]
         metric = logs.get(self.monitor)
         if metric is None:
-            warnings.warn(
-                f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}; the rate stays",
-                UserWarning,
-                stacklevel=2,
-            )
+            says = f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}; the rate stays"
+            warnings.warn(says, UserWarning, stacklevel=2)
         else:
             self.lanes._set_rates(dict(enumerate(rates)))
             self.lanes.step([self._as_compared(float(metric))])

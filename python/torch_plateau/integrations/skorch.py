@@ -54,11 +54,12 @@ class PlateauScheduler(Callback):  # type: ignore[misc]  # skorch has no types
         self.policy = policy
         self.monitor = monitor
         self.event_name = event_name
-        vars(self).update(kwargs)
+        self.__dict__.update(kwargs)
 
     def initialize(self) -> PlateauScheduler:
         """Forget the scheduler and its state; called by ``net.initialize``."""
         self.scheduler_: Any = None
+        self.optimizer_: Any = None  # that of the scheduler
         self.state_: Mapping[str, Any] | None = None  # of a scheduler that is not built yet
         return self
 
