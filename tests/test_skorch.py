@@ -239,7 +239,7 @@ def test_a_vector_for_the_param_groups_of_a_net_is_as_many_nets():
 
 
 def lanes_for(optimizer, **settings):
-    """A rate for each of the four inputs of a linear model, whose weights are the lanes."""
+    """Lanes, of which there is one, for the linear model with one output."""
     lanes = PlateauLanes(1, 0.05, **settings)
     LaneLR(optimizer, lanes)
     return lanes
