@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_plateau import LaneSGD, LaneStack, PlateauLanes
 from torch_plateau.integrations.optuna import LaneStudy
 
-SPACE = {"lr": FloatDistribution(1e-3, 1.0, log=True), "patience": IntDistribution(0, 4)}
+SPACE = {"lr": FloatDistribution(1e-3, 0.2, log=True), "patience": IntDistribution(0, 4)}
 TRIALS, EPOCHS, STEPS = 64, 20, 10
 x = torch.randn(96, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 (train_x, valid_x), (train_y, valid_y) = x.chunk(2), x.sum(1, keepdim=True).sin().chunk(2)
