@@ -5,7 +5,9 @@ its optimize.
 """
 
 import os
+import pathlib
 import pickle
+import runpy
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch_plateau import LaneLR, LaneStack, PlateauLanes
 from torch_plateau.integrations.optuna import LaneStudy
 
+EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "optuna_lanes.py"
 EPOCHS = 12
 SPACE = {
     "lr": FloatDistribution(1e-4, 3.0, log=True),
@@ -199,19 +202,18 @@ def pruned_steps(study):
     return [each.last_step for each in study.trials if each.state == TrialState.PRUNED]
 
 
-PRUNERS = {
-    "none": (NopPruner, 64),
-    "halving": (lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=3), 64),
-    "hyperband": (lambda: HyperbandPruner(1, EPOCHS, 3), 64),
-    "halving, refilled": (lambda: SuccessiveHalvingPruner(min_resource=2), 20),
-    "median, refilled": (lambda: MedianPruner(n_warmup_steps=2), 16),
+RUNS = {
+    "none": (RandomSampler, NopPruner, 64),
+    "halving": (TPESampler, lambda: SuccessiveHalvingPruner(1, reduction_factor=3), 64),
+    "hyperband": (RandomSampler, lambda: HyperbandPruner(1, EPOCHS, 3), 64),
+    "halving, refilled": (TPESampler, lambda: SuccessiveHalvingPruner(2), 20),
+    "median, refilled": (TPESampler, lambda: MedianPruner(n_warmup_steps=2), 16),
 }
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("sampler", [RandomSampler, TPESampler])
-@pytest.mark.parametrize(("pruner", "slots"), PRUNERS.values(), ids=PRUNERS.keys())
-def test_trials_as_lanes_find_what_they_find_apart(pruner, slots, sampler):
+@pytest.mark.parametrize(("sampler", "pruner", "slots"), RUNS.values(), ids=RUNS.keys())
+def test_trials_as_lanes_find_what_they_find_apart(sampler, pruner, slots):
     ours, theirs = (study_of(sampler, pruner) for _ in range(2))
     Together(ours, slots, 64).train()
     apart(theirs, slots, 64)
@@ -252,6 +254,16 @@ def test_lanes_that_the_device_halves_are_trials_that_were_pruned(device):
     assert pruned_steps(study).count(5) == 6
     assert pruned_steps(study).count(8) == 2
     assert study.best_trial.state == TrialState.COMPLETE
+
+
+def test_the_example_finds_the_same_in_both_ways(capsys):
+    studies = runpy.run_path(str(EXAMPLE))["main"]()
+    assert_same(*studies)
+    together, apart, pruned, ratio = capsys.readouterr().out.splitlines()
+    bests = [line.split("best: ")[1].split("  ")[0] for line in (together, apart)]
+    assert bests[0] == bests[1]
+    assert pruned == "49 of 64 pruned, at the same steps: True"
+    assert ratio.startswith("apart takes ")
 
 
 # -- one lane and another -------------------------------------------------------------------------
@@ -323,7 +335,7 @@ WRONG = {
     "no distribution": (
         lambda: LaneStudy(study_of(), {"lr": 0.1}, 2),
         TypeError,
-        r"distributions\['lr'\]: .* got float",
+        r"distributions\['lr'\]: .* got 0.1",
     ),
     "half a lane": (lambda: small(0.5), ValueError, "n: expected an integer"),
     "too many": (lambda: small().ask(4), ValueError, "k: expected at most the 3 free lanes, got 4"),

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..lanes.device import check_device
 from ..lanes.inputs import readable
-from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
 from ..lanes.table import whole_number
 from ..lanes.values import shown
@@ -31,8 +30,7 @@ class LaneStudy:
 
         trials = LaneStudy(study, {"lr": FloatDistribution(1e-4, 1.0, log=True)}, n=64)
         asked, params = trials.ask()
-        lanes = PlateauLanes(64, lr=params["lr"], max_steps=20)
-        ...                                      make them a LaneStack
+        lanes = PlateauLanes(64, lr=params["lr"], max_steps=20)     of a LaneStack
         while trials.running.any():
             ...                                  train an epoch, validate, lanes.step(losses)
             trials.report(losses)                what the study's pruner prunes is free
@@ -68,14 +66,11 @@ class LaneStudy:
             raise TypeError(f"study: expected one of one objective, got {shown(study)}")
         for name, each in dict(distributions).items():
             if not isinstance(each, BaseDistribution):
-                raise TypeError(f"distributions[{name!r}]: expected one, got {kind_of(each)}")
+                raise TypeError(f"distributions[{name!r}]: expected one, got {shown(each)}")
         if not whole_number(n):
             raise ValueError(f"n: expected an integer of 0 or more, got {shown(n)}")
-        self.study, self.distributions, self.device = (
-            study,
-            dict(distributions),
-            check_device(device),
-        )
+        self.study, self.device = study, check_device(device)
+        self.distributions = dict(distributions)
         self.trials: list[optuna.Trial | None] = [None] * n
         self._steps: Counter[int] = Counter()
 
@@ -123,10 +118,9 @@ class LaneStudy:
     def tell(self, lanes: Which, metrics: Any = None) -> None:
         """End the trials in these lanes, each with its value, and free the lanes.
 
-        ``lanes`` are as in ``PlateauLanes.reset``, free ones are passed by; ``metrics`` has one for
-        each lane. A NaN fails its trial, as in ``Study.optimize``. Without metrics the trials are
-        pruned, such as ``PlateauLanes.halve`` found. Synchronises. Raises as :meth:`report` and
-        ``PlateauLanes.reset`` do, with nothing told.
+        ``lanes`` are as in ``PlateauLanes.reset``, free ones passed by; ``metrics`` those of all
+        lanes. NaN fails its trial. Without metrics they are pruned, as ``PlateauLanes.halve``
+        found. Synchronises. Raises as :meth:`report` and ``reset`` do, with nothing told.
         """
         n, values = len(self.trials), None
         if metrics is not None:
