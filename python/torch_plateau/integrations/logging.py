@@ -111,7 +111,8 @@ class LaneLog:
         else:
             short: dict[str, float] = {}
             for name in _VALUES:
-                ordered = read[name][~read[name].isnan()].sort().values if name in read else ()
+                values = read.get(name, torch.empty(0))
+                ordered = values[~values.isnan()].sort().values
                 if len(ordered):
                     three = ordered[[0, (len(ordered) - 1) // 2, -1]].tolist()
                     short |= {f"{name}/{_SHORT[i]}": value for i, value in enumerate(three)}

@@ -35,7 +35,7 @@ class LaneStudy:
             ...                                  train an epoch, validate, lanes.step(losses)
             trials.report(losses)                what the study's pruner prunes is free
             trials.tell(lanes.finished, lanes.best)
-            asked, params = trials.ask(k)        for at most as many as are free
+            asked, params = trials.ask(k)        while lanes are free and k > 0
             stack.refill(asked, new_models(k))
             lanes.set_lanes(asked, lr=params["lr"])
 

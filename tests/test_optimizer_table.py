@@ -1,0 +1,133 @@
+"""The page on torch's optimizers says what they do with a rate that is a tensor.
+
+Which of them wait for one on a GPU is shown in test_tensor_rates.py, for every way to set them.
+"""
+
+import importlib.util
+import inspect
+import pathlib
+
+import pytest
+import torch
+from torch import optim
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch_plateau import BatchedReduceLROnPlateau
+
+PATH = pathlib.Path(__file__).parent.parent / "docs" / "generate_optimizers.py"
+SPEC = importlib.util.spec_from_file_location("generate_optimizers", PATH)
+table = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(table)
+
+CELLS = [(kind, option) for kind in table.KINDS for option in table.OPTIONS]
+ON_CPU = [(kind, option) for kind, option in CELLS if option != "capturable"]  # a GPU's alone
+ANSWERS = {cell: table.answer(*cell)[0] for cell in CELLS}
+
+
+def cells(wanted):
+    names = [f"{kind.__name__}-{option or 'as it is'}" for kind, option in wanted]
+    return pytest.mark.parametrize(("kind", "option"), wanted, ids=names)
+
+
+def rows_of(text):
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    return {name.strip(" `"): [cell.strip() for cell in row] for name, *row in rows}
+
+
+def trained(kind, option, publish):
+    """Weights and rates of six steps, with cuts after the fourth and the sixth."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(4, 3))
+    options = {option: True} if option else {}
+    optimizer = kind([weight], lr=0.5, **options)
+    settings = {} if publish is None else {"publish": publish}
+    plateau = optim.lr_scheduler.ReduceLROnPlateau if publish is None else BatchedReduceLROnPlateau
+    scheduler = plateau(optimizer, factor=0.25, patience=1, **settings)
+    seen = []
+    for metric in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0):
+
+        def closure():
+            weight.grad = (weight.detach() - 1).sin()
+            if kind is optim.SparseAdam:
+                weight.grad = weight.grad.to_sparse(1)
+            return weight.detach().cos().sum()
+
+        closure()
+        optimizer.step(closure if kind is optim.LBFGS else None)
+        scheduler.step(metric)
+        seen.append((weight.detach().clone(), float(optimizer.param_groups[0]["lr"])))
+    assert [rate for _, rate in seen] == [0.5] * 3 + [0.125] * 2 + [0.03125]
+    return torch.stack([weights for weights, _ in seen])
+
+
+def test_the_page_is_the_one_that_is_generated():
+    assert table.PAGE.read_text(encoding="utf-8") == table.page()
+
+
+def test_every_optimizer_of_torch_is_in_the_table():
+    every = {
+        kind
+        for kind in vars(optim).values()
+        if inspect.isclass(kind) and issubclass(kind, optim.Optimizer)
+    }
+    assert every - {optim.Optimizer} == set(table.KINDS)
+    rows = rows_of(table.page())
+    for kind in table.KINDS:
+        assert rows[kind.__name__][:4] == [ANSWERS[kind, option] for option in table.OPTIONS]
+
+
+@cells([cell for cell in ON_CPU if ANSWERS[cell] in ("works", "waits", "refuses")])
+def test_a_float_rate_works_with_all_of_them_as_with_torch_s_scheduler(kind, option):
+    assert torch.equal(trained(kind, option, "float"), trained(kind, option, None))
+
+
+@cells([cell for cell in ON_CPU if ANSWERS[cell] in ("works", "waits")])
+def test_a_tensor_rate_on_the_cpu_is_right_where_it_is_not_refused(kind, option):
+    ours, torchs = trained(kind, option, "tensor"), trained(kind, option, None)
+    assert torch.allclose(ours, torchs, rtol=1e-5, atol=1e-6)
+
+
+@cells([cell for cell in CELLS if ANSWERS[cell] == "refuses"])
+def test_a_tensor_rate_is_refused_with_a_cure_where_the_table_says_so(kind, option):
+    options = {option: True} if option else {}
+    optimizer = kind([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5, **options)
+    with pytest.raises(ValueError, match="publish: expected 'float'"):
+        BatchedReduceLROnPlateau([optimizer], publish="tensor")
+    cures = rows_of(table.page())[kind.__name__][4]
+    assert "leave foreach unset" in cures or '`publish="float"`' in cures
+
+
+def test_adagrad_is_fused_on_a_gpu_from_the_torch_that_is_said_on():
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    refuses = "cuda_unsupported=True" in inspect.getsource(optim.Adagrad)
+    assert refuses == (release < (2, 13))
+    assert "torch 2.13 and newer" in table.NOTES[optim.Adagrad]
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor, for which a GPU is waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("foreach", [None, True])
+def test_rprop_reads_its_rate_in_the_first_step_only(foreach):
+    ends = []
+    for later in (0.5, 1e-6):
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = optim.Rprop([weight], lr=0.5, foreach=foreach)
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
+        reads = []
+        for _ in range(3):
+            weight.grad = torch.ones(3)
+            with Reads() as counted:
+                optimizer.step()
+            reads.append(counted.count)
+            optimizer.param_groups[0]["lr"].fill_(later)
+        assert reads[1:] == [reads[0] - 1] * 2
+        ends.append(weight.detach().clone())
+    assert torch.equal(*ends)
