@@ -1,7 +1,7 @@
 """Optuna tunes 64 small networks, pruned by halving: as lanes of one stack, and apart.
 
 Apart is optuna's ask and tell, with torch's own scheduler, an epoch of each trial in turn. Both
-find the same; not in the same time. Beside training a stack, five lines differ from that: those
+find the same; not in the same time. Beside training a stack, six lines differ from that: those
 with ``trials``.
 """
 

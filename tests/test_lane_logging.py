@@ -199,6 +199,19 @@ def test_lanes_may_come_and_go(tmp_path):
     assert lines[1].startswith("0,b,0,0.1")
 
 
+@pytest.mark.parametrize("few", [0, 16])
+def test_a_call_brings_all_to_the_host_at_once(few, tmp_path, monkeypatch):
+    lanes = PlateauLanes(8, 0.1)
+    with SummaryWriter(tmp_path) as writer:
+        log = LaneLog(lanes, writer, tmp_path / "lanes.csv", few=few)
+        brought, cpu = [], torch.Tensor.cpu
+        monkeypatch.setattr(torch.Tensor, "cpu", lambda t: (brought.append(t.shape), cpu(t))[1])
+        log._read([1.0] * 8)
+        monkeypatch.undo()
+        log.write(0, [1.0] * 8)
+    assert brought == [(4 * 8,)]
+
+
 REFUSED = {
     "no lanes": (lambda _: LaneLog(3), TypeError, "lanes: expected PlateauLanes, got 3"),
     "half": (lambda _: LaneLog(PlateauLanes(1, 0.1), few=0.5), ValueError, "few: expected"),

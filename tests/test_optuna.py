@@ -27,7 +27,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from torch_plateau import LaneLR, LaneStack, PlateauLanes
+from torch_plateau import LaneAdamW, LaneLR, LaneStack, PlateauLanes
 from torch_plateau.integrations.optuna import LaneStudy
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "optuna_lanes.py"
@@ -62,11 +62,14 @@ def model_of(number):
 class Apart:
     """One trial as anyone would write it."""
 
-    def __init__(self, trial):
+    def __init__(self, trial, kind="SGD"):
         self.trial, self.steps = trial, 0
         lr, patience, factor = (trial.params[name] for name in SPACE)
         self.model = model_of(trial.number)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9)
+        if kind == "SGD":
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9)
+        else:
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr)
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, patience=patience, factor=factor
         )
@@ -86,12 +89,12 @@ def loss_of(output, target):
     return (output - target).square().mean()
 
 
-def apart(study, slots, total):
+def apart(study, slots, total, kind="SGD"):
     """Ask and tell, an epoch of each running trial after the other."""
     running, asked = [], 0
     while asked < total or running:
         while asked < total and len(running) < slots:
-            running.append(Apart(study.ask(SPACE)))
+            running.append(Apart(study.ask(SPACE), kind))
             asked += 1
         losses = [each.epoch() for each in running]
         for each, loss in zip(list(running), losses, strict=True):
@@ -109,8 +112,9 @@ def one_by_one(study, total):
     """Optimize as in optuna's quick start: each trial to its end before the next."""
 
     def objective(trial):
-        for name, each in SPACE.items():
-            trial._suggest(name, each)
+        trial.suggest_float("lr", 1e-4, 3.0, log=True)
+        trial.suggest_int("patience", 0, 3)
+        trial.suggest_categorical("factor", [0.1, 0.5])
         this = Apart(trial)
         for step in range(EPOCHS):
             trial.report(this.epoch(), step)
@@ -124,7 +128,7 @@ def one_by_one(study, total):
 class Together:
     """The same as lanes."""
 
-    def __init__(self, study, slots, total, device="cpu"):
+    def __init__(self, study, slots, total, device="cpu", kind="SGD"):
         self.trials, self.total = LaneStudy(study, SPACE, slots, device), total
         asked, params = self.trials.ask()
         assert asked.tolist() == list(range(slots))
@@ -132,8 +136,11 @@ class Together:
         self.x, self.y = X.to(device), Y.to(device)
         self.asked, rows = slots, self.models()
         params = {name: each.clone().requires_grad_() for name, each in rows.items()}
-        optimizer = torch.optim.SGD(params.values(), lr=1.0, momentum=0.9)
-        LaneLR(optimizer, self.lanes)
+        if kind == "SGD":
+            optimizer = torch.optim.SGD(params.values(), lr=1.0, momentum=0.9)
+            LaneLR(optimizer, self.lanes)
+        else:
+            optimizer = LaneAdamW(params.values(), self.lanes, weight_decay=0.01)
         self.stack = LaneStack(self.lanes, optimizer, params)
 
     def models(self, lanes=None):
@@ -221,6 +228,14 @@ def test_trials_as_lanes_find_what_they_find_apart(sampler, pruner, slots):
     steps = pruned_steps(ours)
     assert (len(set(steps)) > 1) == (pruner is not NopPruner)
     assert len(steps) < 64
+
+
+def test_a_refilled_lane_of_an_optimizer_that_counts_steps_per_lane_is_a_new_trial():
+    ours, theirs = (study_of(RandomSampler, SuccessiveHalvingPruner, 2) for _ in range(2))
+    Together(ours, 12, 40, kind="AdamW").train()
+    apart(theirs, 12, 40, kind="AdamW")
+    assert_same(ours, theirs)
+    assert len(set(pruned_steps(ours))) > 1
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
