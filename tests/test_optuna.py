@@ -415,6 +415,9 @@ def test_a_study_that_was_killed_goes_on_as_if_it_was_not(tmp_path):
     assert [t.intermediate_values for t in ours.trials] == [
         t.intermediate_values for t in theirs.trials
     ]
+    assert torch.equal(resumed.lanes.lr_master, uninterrupted.lanes.lr_master)
+    for name, weights in uninterrupted.stack.params.items():
+        assert torch.equal(resumed.stack.params[name], weights)
 
 
 class _Here(pickle.Unpickler):
