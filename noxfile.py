@@ -64,6 +64,7 @@ def stubs(session: nox.Session) -> None:
         elif STUB.read_text() != made.read_text():
             session.error("_core.pyi differs from the module: run nox -s stubs")
     session.run("python", "docs/generate_settings.py", *session.posargs)
+    session.run("python", "docs/generate_optimizers.py", *session.posargs)
 
 
 def build_cpp(session: nox.Session, *targets: str) -> None:
