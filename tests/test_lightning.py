@@ -267,7 +267,7 @@ def alone(line, rate, epochs=EPOCHS):
     return rates
 
 
-def test_one_scheduler_of_two_optimizers_is_refused_by_lightning_and_steps_in_the_callback(tmp_path):
+def test_a_scheduler_of_two_optimizers_that_lightning_refuses_steps_in_the_callback(tmp_path):
     with pytest.raises(Exception, match="optimizer that wasn't returned"):
         trained(Manual(returned=True))
     metrics = PlateauCallback("plateau", ["loss_0", "loss_1"])
@@ -351,15 +351,15 @@ def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names):
             self.lanes = PlateauLanes(n, [0.1 * (i + 1) for i in range(n)])
             return super().configure_optimizers()
 
-    class Log(CSVLogger):
-        rows = []
+    rows = []
 
+    class Log(CSVLogger):
         def log_metrics(self, metrics, step=None):
-            self.rows.append((step, metrics))
+            rows.append((step, metrics))
 
     callback = PlateauCallback("lanes", lambda *_: torch.ones(n), log=True)
     trained(Many(), callback, epochs=2, logger=Log("nowhere"))
-    mine = [row for row in Log.rows if "plateau/lr/" + names[0] in row[1]]
+    mine = [row for row in rows if "plateau/lr/" + names[0] in row[1]]
     assert [step for step, _ in mine] == [3, 6]
     assert set(mine[0][1]) == {f"plateau/lr/{name}" for name in names}
     assert mine[0][1][f"plateau/lr/{names[2]}"] == pytest.approx(0.1 * n)
@@ -368,7 +368,7 @@ def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names):
 def test_what_is_not_there_is_refused_by_name():
     with pytest.raises(ValueError, match="scheduler: expected an attribute of Model, which"):
         trained(Model(), PlateauCallback("scheduler"))
-    with pytest.raises(TypeError, match="scheduler: expected a ReduceLROnPlateau.*got Linear"):
+    with pytest.raises(TypeError, match=r"scheduler: expected a ReduceLROnPlateau.*got Linear"):
         trained(Model(), PlateauCallback("line"))
     with pytest.raises(ValueError, match=r"metric: expected one of \['val_loss'\], .* got 'loss'"):
         trained(Model(), PlateauCallback(metric="loss"))
