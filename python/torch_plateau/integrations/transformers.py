@@ -1,0 +1,99 @@
+"""Plateaus under transformers' ``Trainer``: each evaluation is one step of the scheduler.
+
+::
+
+    class MyTrainer(PlateauTrainerMixin, Trainer): ...
+
+    trainer = MyTrainer(..., optimizers=(optimizer, ReduceLROnPlateau(optimizer)))
+
+transformers' own ``GreedyLR`` also raises the rate while a metric keeps improving, one rate for the
+whole model: take it to have it by a name in ``TrainingArguments``, and ``rule="greedy"`` of our
+``BatchedReduceLROnPlateau`` for many rates, rates on a GPU or a state that stands with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+else:
+    Trainer = object
+
+__all__ = ["PlateauTrainerMixin"]
+
+
+class PlateauTrainerMixin(Trainer):
+    """Step a plateau, of one metric or of a vector, once for each evaluation.
+
+    Stands before ``Trainer`` among the bases. Hand the scheduler in as ``optimizers=``, or return
+    it from ``create_scheduler``. It may be torch's ``ReduceLROnPlateau``, ours or
+    ``BatchedReduceLROnPlateau``; the trainer saves its state as ``scheduler.pt`` and resumes it.
+
+    Its metric is :meth:`plateau_metrics`, by default that of ``metric_for_best_model``, and
+    ``eval_loss`` where this is not set. The scheduler's mode must be that of
+    ``greater_is_better``, which transformers derives from ``metric_for_best_model`` unless told;
+    with a mode for each lane, that of one lane at least.
+
+    Raises ValueError when training begins if the two contradict each other.
+    """
+
+    def plateau_metrics(self, metrics: Mapping[str, Any]) -> Any:
+        """Return what the scheduler gets of one evaluation's metrics; override for a vector.
+
+        Called after each evaluation while training, in every process, with the same metrics. The
+        trainer gathers what ``compute_metrics`` computes, so nothing is reduced here; a metric of
+        each process's own must be, or rates differ. A vector is a list or tensor, one metric for
+        each lane, from several metrics or from an attribute that ``compute_metrics`` wrote.
+
+        Raises KeyError, with the scheduler not stepped, if there is no such metric.
+        """
+        name = self._plateau_name()
+        if name not in metrics:
+            raise KeyError(
+                f"metric_for_best_model: expected one of {sorted(metrics)}, got {name!r}"
+            )
+        return metrics[name]
+
+    def _plateau_name(self) -> str:
+        name = self.args.metric_for_best_model or "loss"
+        return name if name.startswith("eval_") else f"eval_{name}"
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> Any:
+        """Create or take the scheduler as the trainer does, and check its mode."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self._check_mode()
+        return scheduler
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Train as the trainer does; the mode of a scheduler that was handed in is checked."""
+        self._check_mode()
+        return super().train(*args, **options)
+
+    def _check_mode(self) -> None:
+        scheduler = self.lr_scheduler
+        greater = self.args.greater_is_better
+        if greater is None or not isinstance(scheduler, ReduceLROnPlateau):
+            return
+        wanted = "max" if greater else "min"
+        modes = [scheduler.mode] if isinstance(scheduler.mode, str) else list(scheduler.mode)
+        if wanted not in modes:  # lanes of a vector may have others beside it
+            raise ValueError(
+                f"mode: expected {wanted!r}, as greater_is_better is {greater} for "
+                f"{self._plateau_name()!r}, got {scheduler.mode!r}; set either"
+            )
+
+    def _evaluate(self, trial: Any, ignore_keys: Any, skip_scheduler: bool = False) -> Any:
+        """Evaluate as the trainer does, without its own step, then step once."""
+        scheduler: Any = self.lr_scheduler
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        metrics = super()._evaluate(trial, ignore_keys, skip_scheduler=skip_scheduler or plateau)
+        if plateau and not skip_scheduler:
+            scheduler.step(self.plateau_metrics(metrics))
+        return metrics
