@@ -45,7 +45,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Run mypy --strict on the package."""
-    install(session, "mypy", "numpy", "typer", "rich")
+    typed = ("lightning", "numpy", "optuna", "pytorch-ignite", "rich", "transformers", "typer")
+    install(session, "mypy", *typed)
     session.run("mypy")
 
 
