@@ -283,6 +283,25 @@ def test_a_scheduler_of_two_optimizers_that_lightning_refuses_steps_in_the_callb
     assert rest.rates == model.rates[5:]
 
 
+class Twice(Manual):
+    """The same with a plateau for each line."""
+
+    def configure_optimizers(self):
+        both = super().configure_optimizers()
+        self.first, self.second = (ReduceLROnPlateau(each, **SETTINGS) for each in both)
+        return both
+
+
+def test_each_plateau_of_a_module_has_a_callback_and_a_state_of_its_own(tmp_path):
+    def callbacks():
+        return [PlateauCallback("first", "loss_0"), PlateauCallback("second", "loss_1")]
+
+    whole = trained(Manual(), PlateauCallback("plateau", ["loss_0", "loss_1"]))
+    trained(Twice(), *callbacks(), epochs=5, path=tmp_path)
+    rest = trained(Twice(), *callbacks(), path=tmp_path, resume=tmp_path / "last.ckpt")
+    assert rest.rates == whole.rates[5:]
+
+
 class Stacked(LightningModule):
     """Three lines in one parameter, with a rate each, whose losses are a vector."""
 
@@ -345,7 +364,7 @@ def test_a_vector_of_metrics_cuts_each_lane_as_in_a_run_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "names"), [(3, ["0", "1", "2"]), (20, ["min", "median", "max"])])
-def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names):
+def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names, tmp_path):
     class Many(Model):
         def configure_optimizers(self):
             self.lanes = PlateauLanes(n, [0.1 * (i + 1) for i in range(n)])
@@ -358,7 +377,7 @@ def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names):
             rows.append((step, metrics))
 
     callback = PlateauCallback("lanes", lambda *_: torch.ones(n), log=True)
-    trained(Many(), callback, epochs=2, logger=Log("nowhere"))
+    trained(Many(), callback, epochs=2, logger=Log(tmp_path))
     mine = [row for row in rows if "plateau/lr/" + names[0] in row[1]]
     assert [step for step, _ in mine] == [3, 6]
     assert set(mine[0][1]) == {f"plateau/lr/{name}" for name in names}

@@ -62,6 +62,12 @@ class PlateauCallback(Callback):
         self.scheduler: ReduceLROnPlateau | PlateauLanes | None = None
         self._loaded: Mapping[str, Any] | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Whose state this is in a checkpoint: a trainer may have a callback for each plateau."""
+        named = getattr(self.named, "__qualname__", self.named)
+        return self._generate_state_key(scheduler=named)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the scheduler, and give it the state of the checkpoint, if there was one."""
         if callable(self.named):
