@@ -65,7 +65,9 @@ class PlateauCallback(Callback):
     @property
     def state_key(self) -> str:
         """Whose state this is in a checkpoint: a trainer may have a callback for each plateau."""
-        named = getattr(self.named, "__qualname__", self.named)
+        named = self.named
+        if not isinstance(named, str):  # nor by an address, which another process has not
+            named = getattr(named, "__qualname__", type(named).__qualname__)
         return self._generate_state_key(scheduler=named)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
