@@ -140,6 +140,8 @@ kernel_device=$work/cpp/test_kernel_device
 if [ -n "$built" ]; then kernel_device=$built/test_kernel_device; fi
 if [ ${#only[@]} -gt 0 ]; then
   absent ctest "it needs no GPU"
+elif [ -n "$built" ]; then
+  absent ctest "it was not built here"
 elif passed cpp_build; then
   step ctest 120 ctest --test-dir "$work/cpp" --output-on-failure
 else
