@@ -141,12 +141,8 @@ __global__ void __launch_bounds__(kLaneThreads) step_few(const Metrics metrics, 
   if (bits & kFired) {
     const Cutting by = kOwn ? lanes.cutting_at(lane, lane) : lanes.cutting;
     const Cut now = cut_of(rate, published, by);
-    clock = after_fire(clock, by.cooldown, now.lowered(), by.counting);
-    if (now.lowered()) {
-      write_rate(lanes, lane, now.rate);
-      count_cut(lanes, lane, steps + 1);
-      bits |= kReduced;
-    }
+    if (now.lowered()) write_rate(lanes, lane, now.rate);
+    bits |= end_fire(lanes, lane, steps + 1, now.lowered(), by.cooldown, by.counting, clock);
   }
   lanes.state.clock[lane] = clock;
   lanes.state.outcome[lane] = static_cast<std::uint8_t>(bits);

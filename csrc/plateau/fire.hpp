@@ -26,6 +26,7 @@ PLATEAU_HD inline Cut cut_of(double master, float published, const Cutting& by) 
   return {old, cut(old, by.factor, by.min_lr, by.eps)};
 }
 
+/// Sets the rate of a group, as its master and as it is published.
 PLATEAU_HD inline void write_rate(const Lanes& lanes, std::int64_t group, double rate) noexcept {
   lanes.state.rate[group] = rate;
   lanes.state.published[group] = static_cast<float>(rate);
@@ -70,11 +71,18 @@ PLATEAU_HD inline void count_cut(const Lanes& lanes, std::int64_t lane,
 /// The end of firing, when the lane's rates are done: its clock, and if one of them was lowered,
 /// its counts, by count_cut(). Returns Outcome bits.
 PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
-                               bool reduced, std::int32_t& clock) noexcept {
-  clock = after_fire(clock, lanes.settings.cooldown[lane], reduced, lanes.settings.counting[lane]);
+                               bool reduced, std::int32_t cooldown, std::uint8_t counting,
+                               std::int32_t& clock) noexcept {
+  clock = after_fire(clock, cooldown, reduced, counting);
   if (!reduced) return kFired;
   count_cut(lanes, lane, step);
   return kFired | kReduced;
+}
+PLATEAU_HD inline int end_fire(const Lanes& lanes, std::int64_t lane, std::int64_t step,
+                               bool reduced, std::int32_t& clock) noexcept {
+  const Settings& settings = lanes.settings;
+  return end_fire(lanes, lane, step, reduced, settings.cooldown[lane], settings.counting[lane],
+                  clock);
 }
 
 /// The same on the host for `count` neighbouring lanes with one rate each and the same settings, in

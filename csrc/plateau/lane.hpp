@@ -428,8 +428,7 @@ PLATEAU_HD int step_group(const Lanes& lanes, std::int64_t lane, std::int64_t gr
     now.old = old;
     now.rate = asked_rate(lanes, lane, group, ask, now.old);
     if (now.rate != now.old) {
-      master = now.rate;
-      published = static_cast<float>(now.rate);
+      write_rate(lanes, group, now.rate);
       done |= now.lowered() ? kDoneReduced : kDoneRaised;
       record<T>(lanes, lane, group, step, now, metric);
     }
