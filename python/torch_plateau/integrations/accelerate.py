@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..lanes.lanes import PlateauLanes
-from ..lanes.readable import kind_of
+from .plateaus import A_PLATEAU, check_plateau, to_lanes
 
 __all__ = ["AcceleratedPlateau"]
 
@@ -48,11 +48,7 @@ class AcceleratedPlateau:
         scheduler: ReduceLROnPlateau | PlateauLanes,
         reduction: str = "mean",
     ) -> None:
-        if not isinstance(scheduler, (ReduceLROnPlateau, PlateauLanes)):
-            raise TypeError(
-                "scheduler: expected a ReduceLROnPlateau, a BatchedReduceLROnPlateau or "
-                f"PlateauLanes, before it is prepared, got {kind_of(scheduler)}"
-            )
+        check_plateau(scheduler, f"scheduler: expected {A_PLATEAU}, before it is prepared")
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
         self.accelerator, self.scheduler, self.reduction = accelerator, scheduler, reduction
@@ -68,8 +64,7 @@ class AcceleratedPlateau:
         if self.accelerator.num_processes > 1:
             values = torch.as_tensor(metrics, dtype=torch.float64, device=self.accelerator.device)
             values = self.accelerator.reduce(values.detach(), self.reduction)
-            lanes = getattr(self.scheduler, "lanes", self.scheduler)
-            metrics = values.to(lanes.device) if isinstance(lanes, PlateauLanes) else values
+            metrics = to_lanes(values, self.scheduler)
         self.scheduler.step(metrics)
 
     def state_dict(self) -> dict[str, Any]:

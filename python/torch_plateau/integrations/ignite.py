@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
+from .plateaus import check_plateau, to_lanes
 
 __all__ = ["PlateauHandler"]
 
@@ -48,11 +49,7 @@ class PlateauHandler:
         scheduler: ReduceLROnPlateau | PlateauLanes,
         metric: str | Callable[[Engine], Any],
     ) -> None:
-        if not isinstance(scheduler, (ReduceLROnPlateau, PlateauLanes)):
-            raise TypeError(
-                "scheduler: expected a ReduceLROnPlateau, a BatchedReduceLROnPlateau or "
-                f"PlateauLanes, got {kind_of(scheduler)}"
-            )
+        check_plateau(scheduler)
         if not isinstance(metric, str) and not callable(metric):
             raise TypeError(
                 "metric: expected the name of a metric or a function of the engine, got "
@@ -80,10 +77,8 @@ class PlateauHandler:
                 f"got {name!r}"
             )
         value = engine.state.metrics[name]
-        lanes = getattr(self.scheduler, "lanes", self.scheduler)
-        if isinstance(value, Tensor) and isinstance(lanes, PlateauLanes):
-            return value.to(lanes.device)  # ignite has put it on the CPU
-        return value
+        # ignite has put tensors on the CPU
+        return to_lanes(value, self.scheduler) if isinstance(value, Tensor) else value
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state."""

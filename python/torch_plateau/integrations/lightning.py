@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..lanes.lanes import PlateauLanes
-from ..lanes.readable import kind_of
+from .plateaus import check_plateau, rates_of
 
 __all__ = ["PlateauCallback"]
 
@@ -81,11 +81,7 @@ class PlateauCallback(Callback):
                 f"scheduler: expected an attribute of {type(pl_module).__name__}, which "
                 f"configure_optimizers sets, got {self.named!r}"
             )
-        if not isinstance(found, (ReduceLROnPlateau, PlateauLanes)):
-            raise TypeError(
-                "scheduler: expected a ReduceLROnPlateau, a BatchedReduceLROnPlateau or "
-                f"PlateauLanes, got {kind_of(found)}"
-            )
+        check_plateau(found)
         if self._loaded is not None:
             found.load_state_dict(dict(self._loaded))
         self.scheduler, self._loaded = found, None
@@ -115,11 +111,7 @@ class PlateauCallback(Callback):
         return trainer.callback_metrics[name]
 
     def _log(self, trainer: Trainer) -> None:
-        if isinstance(self.scheduler, PlateauLanes):
-            rates = self.scheduler.lr.double()
-        else:
-            assert self.scheduler is not None
-            rates = torch.tensor([float(rate) for rate in self.scheduler.get_last_lr()])
+        rates = torch.tensor(rates_of(self.scheduler), dtype=torch.float64)
         if len(rates) <= FEW:
             values = {str(i): rate for i, rate in enumerate(rates.tolist())}
         else:

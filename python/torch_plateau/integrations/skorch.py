@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from skorch.callbacks import Callback
-from torch.optim import lr_scheduler
 
-from ..lanes.lanes import PlateauLanes
-from ..lanes.readable import kind_of
 from ..optim.plateau import ReduceLROnPlateau
+from .plateaus import A_PLATEAU, check_plateau, rates_of
 
 __all__ = ["PlateauScheduler"]
 
@@ -73,11 +71,7 @@ class PlateauScheduler(Callback):  # type: ignore[misc]  # skorch has no types
         named = ("policy", "monitor", "event_name")
         settings = {k: v for k, v in vars(self).items() if k not in named and not k.endswith("_")}
         scheduler = self.policy(net.optimizer_, **settings)
-        if not isinstance(scheduler, (lr_scheduler.ReduceLROnPlateau, PlateauLanes)):
-            raise TypeError(
-                "policy: expected a function that returns a ReduceLROnPlateau, a "
-                f"BatchedReduceLROnPlateau or PlateauLanes, got {kind_of(scheduler)}"
-            )
+        check_plateau(scheduler, f"policy: expected a function that returns {A_PLATEAU}")
         self.scheduler_, self.optimizer_ = scheduler, net.optimizer_
         self.is_new_ = self.state_ is None
         if self.state_ is not None:
@@ -105,15 +99,10 @@ class PlateauScheduler(Callback):  # type: ignore[misc]  # skorch has no types
                 f"monitor: expected one of {sorted(net.history[-1])}, which the history has, got "
                 f"{self.monitor!r}; a callback that makes it belongs before this one"
             )
-        rates = self._rates() if self.event_name is not None else []
+        rates = rates_of(self.scheduler_) if self.event_name is not None else []
         self.scheduler_.step(metric)
         if self.event_name is not None:
             net.history.record(self.event_name, rates[0] if len(rates) == 1 else rates)
-
-    def _rates(self) -> list[float]:
-        if isinstance(self.scheduler_, PlateauLanes):
-            return self.scheduler_.lr.tolist()
-        return [float(group) for group in self.scheduler_.get_last_lr()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state; called by skorch for ``f_plateau``."""
