@@ -115,21 +115,29 @@ def trained(model, *callbacks, epochs=EPOCHS, path=None, resume=None, **options)
     return model
 
 
-def plain_loop(epochs=EPOCHS):
-    """The same training with torch alone."""
-    model, (train, val) = Model(), loaders()
-    optimizer = SGD(model.parameters(), lr=0.2, momentum=0.9)
+def alone(line, rate, momentum=0.0):
+    """The rates and weights of a line that is trained by itself, with torch alone."""
+    (train, val), rates = loaders(), []
+    optimizer = SGD(line.parameters(), lr=rate, momentum=momentum)
     scheduler = THEIRS(optimizer, **SETTINGS)
-    rates = []
-    for _ in range(epochs):
+
+    def loss(batch):
+        return mse(line, [each.to(line.weight.dtype) for each in batch])
+
+    for _ in range(EPOCHS):
         rates.append(optimizer.param_groups[0]["lr"])
         for batch in train:
             optimizer.zero_grad()
-            mse(model.line, batch).backward()
+            loss(batch).backward()
             optimizer.step()
         with torch.no_grad():
-            scheduler.step(torch.stack([mse(model.line, batch) for batch in val]).mean())
-    return SimpleNamespace(rates=rates, line=model.line)
+            scheduler.step(torch.stack([loss(batch) for batch in val]).mean())
+    return SimpleNamespace(rates=rates, line=line)
+
+
+def plain_loop():
+    """The training of Model."""
+    return alone(Model().line, 0.2, momentum=0.9)
 
 
 def assert_same(one, other):
@@ -251,28 +259,13 @@ class Manual(Model):
         self.rates.append([each["lr"] for o in self.trainer.optimizers for each in o.param_groups])
 
 
-def alone(line, rate, epochs=EPOCHS):
-    """The rates of one of these lines that is trained by itself with torch's class."""
-    (train, val), rates = loaders(), []
-    optimizer = SGD(line.parameters(), lr=rate)
-    scheduler = THEIRS(optimizer, **SETTINGS)
-    for _ in range(epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
-        for batch in train:
-            optimizer.zero_grad()
-            mse(line, batch).backward()
-            optimizer.step()
-        with torch.no_grad():
-            scheduler.step(torch.stack([mse(line, batch) for batch in val]).mean())
-    return rates
-
-
 def test_a_scheduler_of_two_optimizers_that_lightning_refuses_steps_in_the_callback(tmp_path):
     with pytest.raises(Exception, match="optimizer that wasn't returned"):
         trained(Manual(returned=True))
     metrics = PlateauCallback("plateau", ["loss_0", "loss_1"])
     model = trained(Manual(), metrics)
-    expected = [alone(line, rate) for line, rate in zip(Manual().lines, [0.2, 0.4], strict=True)]
+    both = zip(Manual().lines, [0.2, 0.4], strict=True)
+    expected = [alone(line, rate).rates for line, rate in both]
     assert [list(each) for each in zip(*model.rates, strict=True)] == expected
     assert len({rate for each in expected for rate in each}) > 3
 
@@ -342,18 +335,7 @@ def test_a_vector_of_metrics_cuts_each_lane_as_in_a_run_of_its_own(tmp_path):
         line = nn.Linear(4, 1, bias=False).double()
         with torch.no_grad():
             line.weight.copy_(Stacked().weight[i].T)
-        (train, val), rates = loaders(), []
-        optimizer = SGD(line.parameters(), lr=rate)
-        scheduler = THEIRS(optimizer, **SETTINGS)
-        for _ in range(EPOCHS):
-            rates.append(optimizer.param_groups[0]["lr"])
-            for batch in train:
-                optimizer.zero_grad()
-                mse(line, [each.double() for each in batch]).backward()
-                optimizer.step()
-            with torch.no_grad():
-                scheduler.step(mse(line, [each.double() for each in next(iter(val))]))
-        assert [each[i] for each in model.rates] == rates
+        assert [each[i] for each in model.rates] == alone(line, rate).rates
 
     # the lanes of a module are in its checkpoint
     trained(Stacked(), PlateauCallback("lanes", losses), epochs=5, path=tmp_path)
