@@ -8,7 +8,7 @@
 #   --wheels  wheels of what this machine lacks, installed into a fresh folder, as they are
 #   --built   holds this package's wheel and test_kernel_device, compiled elsewhere for this machine
 #   --commit  what is measured, where the checkout has no .git
-#   --gpu-only  leaves out what needs no GPU, and is done in six minutes
+#   --gpu-only  leaves out what needs no GPU, and is done in seven minutes
 #   --quick   a short benchmark
 #
 # Writes OUT_DIR/gpu_check.json, OUT_DIR/gpu.json and a log of each step, whatever fails, and exits
@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
     --built) built=$(cd "$2" && pwd) && shift ;;
     --commit) commit=$2 && shift ;;
     --quick) bench+=(--quick) ;;
-    --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 60) deadline=360 reserved=85 ;;
+    --gpu-only) only=(--gpu-only) bench+=(--each 0.15 --limit 95) deadline=400 reserved=120 ;;
     *) usage ;;
   esac
   shift
@@ -177,7 +177,7 @@ if passed install; then
   export TORCH_PLATEAU_REQUIRE_CUDA=1
   workers=()
   if "$python" -c 'import xdist' 2>/dev/null; then
-    workers=(-n "$(($(nproc) > 12 ? 12 : $(nproc)))" --dist worksteal)
+    workers=(-n "$(($(nproc) > 14 ? 14 : $(nproc)))" --dist worksteal)
     export OMP_NUM_THREADS=2 # for each of them
   fi
   step pytest 240 "$python" -m pytest -p no:cacheprovider -p no:benchmark --durations=10 ${workers[@]+"${workers[@]}"} \
