@@ -91,10 +91,12 @@ def shape_of(function):
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
 
-def test_it_is_torchs_class_with_torchs_signature():
+def test_it_is_torchs_class_with_torchs_signature_and_one_keyword_more():
     assert isinstance(ReduceLROnPlateau(sgd()), Torchs)
-    assert shape_of(ReduceLROnPlateau) == shape_of(Torchs)
-    public = [name for name in vars(Torchs) if callable(getattr(Torchs, name))]
+    *shape, own = shape_of(ReduceLROnPlateau)
+    assert shape == shape_of(Torchs)
+    assert own == ("process_group", inspect.Parameter.KEYWORD_ONLY, None)
+    public = {name for name in vars(Torchs) if callable(getattr(Torchs, name))} - {"__init__"}
     for name in ("step", "get_last_lr", "state_dict", "load_state_dict", *public):
         assert shape_of(getattr(ReduceLROnPlateau, name)) == shape_of(getattr(Torchs, name)), name
 

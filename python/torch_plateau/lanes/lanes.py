@@ -11,6 +11,8 @@ from torch.compiler import is_dynamo_compiling
 from typing_extensions import Self
 
 from .. import _core
+from ..distributed.agreement import Agreement, agreement_of
+from ..distributed.comparison import State
 from .changes import changed, changed_for_all
 from .device import check_device, check_dtype
 from .events import Cuts, read_events
@@ -59,6 +61,12 @@ class PlateauLanes(Placed):
         events: Record the last so many cuts, at least one per group, for :meth:`events`.
         on_reduce: Called as ``on_reduce(lanes, index)`` after a step that lowered rates, with the
             numbers of these lanes, int64. On a GPU every step then synchronises.
+        process_group: Ranks that decide alike: before each step, and each :meth:`halve`, metrics
+            and mask become those of all ranks, by one collective. A process group or a mesh of one
+            dimension takes the mean;
+            :class:`~torch_plateau.distributed.Agreement` has others. None, where there are several
+            ranks, warns that rates may drift apart; False says that they do not, since metrics are
+            the same on all ranks or lanes are this rank's own.
         settings: ``mode``, ``factor``, ``patience`` and the others of torch, and more: see
             :class:`torch_plateau.lanes.keywords.LaneSettings` or docs/settings.md. Each is a number
             or a word, or has one value per lane, shape ``(n,)`` (``min_lr``: per lane or group).
@@ -115,6 +123,7 @@ class PlateauLanes(Placed):
         dtype: torch.dtype = torch.float64,
         events: int = 0,
         on_reduce: Callable[[PlateauLanes, Tensor], object] | None = None,
+        process_group: Any = None,
         **settings: Unpack[LaneSettings],
     ) -> None:
         check_names(type(self).__name__, settings)
@@ -123,6 +132,7 @@ class PlateauLanes(Placed):
         given = checked_settings(n, offsets, settings, dtype)
         rate = per_group(RATE, lr, n, offsets, "lr").expand(count_groups(n, offsets))
         self._on_reduce = on_reduce
+        self._agreement = agreement_of(process_group, stacklevel=2)
         self._place(LaneState.begin(n, rate, given, offsets, events, dtype, device))
 
     # -- stepping ---------------------------------------------------------------------------------
@@ -165,6 +175,8 @@ class PlateauLanes(Placed):
         device, and RuntimeError if the launch fails, or if ``lr`` or ``best`` were resized or given
         other data.
         """
+        if self._agreement is not None:
+            metrics, active = self._agree(metrics, active, self._agreement)
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
         elif active is not None:
@@ -178,6 +190,15 @@ class PlateauLanes(Placed):
         elif (answer := self._advance(metrics)) < 0:
             self._step_again(answer, metrics)
         return self._lr
+
+    def _agree(
+        self, metrics: Any, active: Any, agreement: Agreement
+    ) -> tuple[Tensor, Tensor | None]:
+        agreement.check(self._compared)
+        return agreement.agree(metrics, active, len(self), self.dtype, self.device)
+
+    def _compared(self) -> State:
+        return State(self._state.compared(), self._state.place)
 
     def _step_and_tell(self, answer: int, metrics: Any, active: Tensor | None = None) -> None:
         reduced = answer if answer >= 0 else self._step_again(answer, metrics, active)
@@ -541,6 +562,8 @@ class PlateauLanes(Placed):
         lanes of which each has its own ``mode``.
         """
         share = float(checked(_SHARE, keep, label="keep"))
+        if self._agreement is not None:
+            metrics, _ = self._agree(metrics, None, self._agreement)
         values = readable(metrics, len(self), self.dtype, self.device)
         found: list[Tensor] = []
 
@@ -678,15 +701,16 @@ class PlateauLanes(Placed):
             "dtype": state.dtype,
             "device": str(state.device),
             "on_reduce": self._on_reduce,
+            "agreement": self._agreement,
         }
 
     def __setstate__(self, saved: Any) -> None:
         names = ("n", "device", "dtype", "events", "on_reduce")
-        check_keys("state", saved, ("state", "groups", *names))
+        check_keys("state", saved, ("state", "groups", "agreement", *names))
         device = _checked_device(*(saved[name] for name in names))
         n, groups, events, dtype = (saved[name] for name in ("n", "groups", "events", "dtype"))
         state = restored(saved["state"], n, groups, events, dtype, device, all_events=True)
-        self._on_reduce = saved["on_reduce"]
+        self._on_reduce, self._agreement = saved["on_reduce"], saved["agreement"]
         self._place(state)
 
 

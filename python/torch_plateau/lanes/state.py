@@ -159,6 +159,24 @@ class LaneState:
         fresh = {row.name: self.fresh(row) for row in missing if self.needs(row)}
         return self.replaced(fresh) if fresh else self
 
+    def compared(self) -> dict[str, Tensor]:
+        """Return, by name, what lanes are: equal bits in all of it are equal decisions."""
+        fields = {k: each for k, each in self.fields.items() if STATE[k].who != "events"}
+        return fields | {
+            name: self.setting(name).expand(self.size_of(row)) for name, row in SETTINGS.items()
+        }
+
+    def place(self, name: str, index: int) -> str:
+        """Return in words what an element of a field or a setting is."""
+        row = STATE.get(name) or SETTINGS[name]
+        if row.of == "window":
+            index %= max(self.n, 1)
+        elif row.of == "group" and self.offsets is not None:
+            index = int((self.offsets[1:] <= index).sum())
+        elif row.of not in ("lane", "group"):
+            return name
+        return f"{name} of lane {index}"
+
     # -- what follows from the fields -------------------------------------------------------------
 
     def per_group(self, per_lane: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
+from ..distributed.agreement import agreement_of
 from ..lanes.inputs import mask_of
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
@@ -61,6 +62,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             with the rates, if these are on a GPU, else with the parameters. With
             ``publish="float"`` it is the CPU.
         dtype: As in :class:`PlateauLanes`: what metrics are kept in.
+        process_group: As there: ranks that decide alike.
         options: The other settings of docs/settings.md, and ``events`` of :class:`PlateauLanes`.
             (For a warm-up see :func:`compose`.)
 
@@ -118,6 +120,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         publish: Literal["float", "tensor"] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
+        process_group: Any = None,
         **options: Any,
     ) -> None:
         unknown = sorted(set(options) - _OPTIONS)
@@ -154,6 +157,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             groups=None if self._one_each() else own.counts,
             device=device or "cpu",
             dtype=dtype,
+            process_group=agreement_of(process_group, stacklevel=2) or False,
             **options | each,
         )
         if self.lanes.device.type == "cuda":
@@ -182,6 +186,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._adopt_if_replaced()
+        if (agreement := self.lanes._agreement) is not None:
+            metrics, active = self.lanes._agree(metrics, active, agreement)
         if active is None:
             reduced = self.lanes._advance(metrics)
         else:

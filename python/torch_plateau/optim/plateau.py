@@ -7,11 +7,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
+from ..distributed.agreement import Agreement, agreement_of
+from ..distributed.comparison import State
 from ..lanes.inputs import one_metric
 from ..lanes.readable import kind_of
 from ..lanes.table import SETTINGS
@@ -21,6 +24,7 @@ from .optimizers import rates_of
 
 __all__ = ["ReduceLROnPlateau"]
 
+_NUMBERS = ("threshold", "factor", "eps")
 _FLOORS = ("min_lrs", "default_min_lr")
 _HIDDEN = ("optimizer", "_lane", "_gate")
 
@@ -28,8 +32,8 @@ _HIDDEN = ("optimizer", "_lane", "_gate")
 class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
     """``torch.optim.lr_scheduler.ReduceLROnPlateau`` with the same decisions, faster.
 
-    A subclass of torch's class with its signature, attributes and ``state_dict`` keys; either
-    class loads the other's state. What differs:
+    A subclass of torch's class with its signature (and ``process_group``), attributes and
+    ``state_dict`` keys; either class loads the other's state. What differs:
 
     - ``factor`` must be above 0, ``patience``, ``cooldown``, ``eps`` and ``min_lr`` not negative,
       and none NaN; ``patience`` and ``cooldown`` must be whole numbers below 2**31 - 1. torch
@@ -50,6 +54,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         cooldown: Steps after a cut in which nothing counts as bad.
         min_lr: Floor of the rate, or a list with one floor per param group.
         eps: A rate is left alone if it would change by ``eps`` or less.
+        process_group: Ranks that decide alike: by the mean of their metrics, as
+            :class:`PlateauLanes` has it, or another :class:`~torch_plateau.distributed.Agreement`.
 
     Raises:
         TypeError, ValueError: an argument is of a wrong kind or out of range.
@@ -66,6 +72,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         cooldown: int = 0,
         min_lr: list[float] | float = 0,
         eps: float = 1e-8,
+        *,
+        process_group: Any = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
@@ -74,7 +82,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         floors = checked(SETTINGS["min_lr"], min_lr, len(optimizer.param_groups))
         if not isinstance(min_lr, (list, tuple, int, float)):
             min_lr = floors.tolist()  # an array; torch would take it for one floor
-        self._lane = _core.Lane(_OWN_CUT)
+        self._lane = _lane(agreement_of(process_group, stacklevel=2))
         self._gate: dict[str, Any] = {"mode": "min", "threshold": 0.0, "threshold_mode": "rel"}
         super().__init__(
             optimizer,
@@ -128,6 +136,21 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             self._lane.cool()
         if answer:
             self._last_lr = rates_of(self.optimizer.param_groups)
+
+    @property
+    def _agreement(self) -> Agreement | None:
+        return self._lane.agreement if isinstance(self._lane, _AgreedLane) else None
+
+    def _compared(self) -> State:
+        numbers = {name: [float(getattr(self, name))] for name in (*IN_CORE, *_NUMBERS)}
+        words = {name: [float(ord(getattr(self, name)[-1]))] for name in ("mode", "threshold_mode")}
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        lists = {"lr": rates, "min_lrs": [float(each) for each in self.min_lrs]}
+        tensors = {
+            name: torch.tensor(each, dtype=torch.float64)
+            for name, each in {**numbers, **words, **lists}.items()
+        }
+        return State(tensors, lambda name, i: f"{name}[{i}]" if name in lists else name)
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
@@ -210,7 +233,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
                 f"state_dict: unknown keys {sorted(map(str, unknown))}; expected some of "
                 f"{sorted(own)}"
             )
-        return _attributes({**own, **given}, given, self.optimizer)
+        return _attributes({**own, **given}, given, self.optimizer, self._agreement)
 
     def _has_added(self, name: object) -> bool:
         """Whether this is an attribute that a subclass gives every object."""
@@ -221,24 +244,45 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.__dict__.update(attributes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**ReduceLROnPlateau.state_dict(self), "optimizer": self.optimizer}
+        own = {"optimizer": self.optimizer, "_agreement": self._agreement}
+        return {**ReduceLROnPlateau.state_dict(self), **own}
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
         missing = sorted({*KEYS, "optimizer"} - given.keys())
         if missing or "_lane" in given or "_gate" in given:
             raise KeyError(f"state: expected a pickled {type(self).__name__}; missing {missing}")
-        optimizer = given.pop("optimizer")
+        optimizer, agreement = given.pop("optimizer"), given.pop("_agreement", None)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {kind_of(optimizer)}")
-        self.__dict__.update(_attributes(given, given, optimizer), optimizer=optimizer)
+        attributes = _attributes(given, given, optimizer, agreement)
+        self.__dict__.update(attributes, optimizer=optimizer)
 
 
 _OWN_CUT = ReduceLROnPlateau._reduce_lr  # in whose place the core may cut
 
 
+class _AgreedLane(_core.Lane):
+    """A lane that decides by what ranks agree on; others do not even ask whether there are any."""
+
+    def __init__(self, agreement: Agreement) -> None:
+        super().__init__(_OWN_CUT)
+        self.agreement = agreement
+
+    def step(self, metric: Any, groups: Any, rates: Any, plateau: Any) -> int:
+        self.agreement.check(plateau._compared)
+        return super().step(float(self.agreement.agree_on_one(metric)), groups, rates, plateau)
+
+
+def _lane(agreement: Agreement | None) -> _core.Lane:
+    return _core.Lane(_OWN_CUT) if agreement is None else _AgreedLane(agreement)
+
+
 def _attributes(
-    state: dict[str, Any], given: Mapping[str, Any], optimizer: Optimizer
+    state: dict[str, Any],
+    given: Mapping[str, Any],
+    optimizer: Optimizer,
+    agreement: Agreement | None,
 ) -> dict[str, Any]:
     """Return the attributes for a whole state, of which what was ``given`` is checked here."""
     fields = dict(state)
@@ -251,7 +295,7 @@ def _attributes(
             f"state_dict['min_lrs']: expected {count}, one for each param group, got "
             f"{len(fields['min_lrs'])}"
         )
-    lane, gate = _core.Lane(_OWN_CUT), {name: fields.pop(name) for name in GATE}
+    lane, gate = _lane(agreement), {name: fields.pop(name) for name in GATE}
     for name in IN_CORE:
         setattr(lane, name, fields.pop(name))
     set_gate(lane, gate)
