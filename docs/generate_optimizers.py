@@ -95,15 +95,7 @@ def page() -> str:
     return INTRODUCTION + "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Write the page, or with ``--check`` say whether it differs."""
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
-        sys.stderr.write("docs/optimizers.md: not as it is: run docs/generate_optimizers.py\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated import write_or_check
+
+    sys.exit(write_or_check({PAGE: page()}))
