@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import inspect
 import pathlib
+import re
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_plateau import BatchedReduceLROnPlateau
 
-PATH = pathlib.Path(__file__).parent.parent / "docs" / "generate_optimizers.py"
+ROOT = pathlib.Path(__file__).parent.parent
+PATH = ROOT / "docs" / "generate_optimizers.py"
 SPEC = importlib.util.spec_from_file_location("generate_optimizers", PATH)
 table = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(table)
@@ -88,8 +90,13 @@ def trained(kind, option, device, publish=None):
     return torch.stack([weights for weights, _ in seen])
 
 
-def test_the_page_is_the_one_that_is_generated():
-    assert table.PAGE.read_text(encoding="utf-8") == table.page()
+def test_the_page_is_the_one_that_is_generated_with_the_torch_that_it_names():
+    text = table.PAGE.read_text(encoding="utf-8")
+    release = re.search(r"with torch ([\d.]+);", text)[1]
+    assert text == table.page(release)
+    assert f"torch=={release}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"| {release} | CPU | passed | passed" in text  # as was written by hand
+    assert table.RELEASE in table.page()
 
 
 def test_every_optimizer_of_torch_is_in_the_table():
