@@ -97,18 +97,7 @@ def page() -> str:
     return INTRODUCTION + "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Write the files, or with ``--check`` name those that differ."""
-    stale = []
-    for path, text in ((KEYWORDS, keywords()), (PAGE, page())):
-        if "--check" not in sys.argv:
-            path.write_text(text, encoding="utf-8")
-        elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(str(path.relative_to(ROOT)))
-    if stale:
-        sys.stderr.write(f"{', '.join(stale)}: not as the table has it: run nox -s stubs\n")
-    return bool(stale)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated import write_or_check
+
+    sys.exit(write_or_check({KEYWORDS: keywords(), PAGE: page()}))

@@ -87,8 +87,9 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     Rates that other code sets are adopted at the next step: a group that was given a new number
     or one-element tensor, one written in place, and those that ``optimizer.load_state_dict``
-    brings (views are put back by a hook, which copies of the optimizer do not carry). To adopt a
-    rate on a GPU synchronises, once.
+    brings (views are put back by a hook, which copies of the optimizer do not carry: a copy of it
+    alone keeps the rates of then, in memory of its own). To adopt a rate on a GPU synchronises,
+    once.
 
     The class is one of torch's by ``isinstance``, so that trainers pass it a metric;
     ``optimizer`` is the object handed in, and ``mode``, ``patience`` and the other settings read
