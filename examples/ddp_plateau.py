@@ -19,6 +19,7 @@ EPOCHS = 20
 
 
 def main():
+    """Train as one rank."""
     dist.init_process_group()  # gloo on the CPU, NCCL on GPUs
     rank, ranks = dist.get_rank(), dist.get_world_size()
     device = torch.device(f"cuda:{rank}" if torch.cuda.device_count() >= ranks else "cpu")
@@ -46,7 +47,8 @@ def main():
             correct = (net(val_x).argmax(1) == val_y).sum()
         scheduler.step((correct, len(val_y)))
         if rank == 0 and epoch % 5 == 4:
-            print(f"epoch {epoch + 1}: lr {scheduler.get_last_lr()[0]:g}, best {scheduler.best:.4f}")
+            rate = scheduler.get_last_lr()[0]
+            print(f"epoch {epoch + 1}: lr {rate:g}, accuracy {scheduler.best:.4f}")
     rates = [None] * ranks
     dist.all_gather_object(rates, scheduler.get_last_lr()[0])
     if rank == 0:
