@@ -9,11 +9,28 @@ import socket
 import subprocess
 import sys
 
+import pytest
 import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import ReduceLROnPlateau as Theirs
+from torch import nn
+from torch.optim import SGD
 
-from test_lightning import THEIRS, Model, mse, pytestmark, trained
+from test_lightning import (
+    EPOCHS,
+    SETTINGS,
+    THEIRS,
+    Model,
+    assert_same,
+    loaders,
+    mse,
+    plain_loop,
+    pytestmark,
+    trained,
+)
 from torch_plateau import ReduceLROnPlateau
-from torch_plateau.integrations.lightning import PlateauCallback
+from torch_plateau.integrations.lightning import MonitoredPlateau, PlateauCallback
 
 __all__ = ["pytestmark"]  # the warnings of Lightning's own
 
@@ -82,6 +99,96 @@ def test_two_processes_part_by_metrics_of_their_own_and_agree_by_one_that_is_syn
         assert (rates == other_rates) is synced, name
         assert (weights == other_weights) is synced, name
     assert first["ours, kept, synced"] == first["theirs, kept, synced"]
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+class KeepingCLI(LightningCLI):
+    """Leaves the plateau to the callback."""
+
+    @staticmethod
+    def configure_optimizers(lightning_module, optimizer, lr_scheduler=None):
+        lightning_module.plateau = lr_scheduler
+        return optimizer
+
+
+class Bare(LightningModule):
+    """The model, for which the command line says how it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line, self.rates = nn.Linear(4, 1), []
+
+    training_step, validation_step = Model.training_step, Model.validation_step
+    on_train_epoch_start = Model.on_train_epoch_start
+
+    def train_dataloader(self):
+        return loaders()[0]
+
+    def val_dataloader(self):
+        return loaders()[1]
+
+
+@pytest.fixture
+def by_command_line(monkeypatch):
+    """Fits as a command line says, with SETTINGS of the plateau."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    settings = {"monitor": "val_loss", **SETTINGS}
+
+    def fitted(plateau, *options, cli=LightningCLI):
+        line = [
+            "program",
+            *("fit", "--seed_everything=false"),
+            "--trainer.accelerator=cpu",
+            f"--trainer.max_epochs={EPOCHS}",
+            *(f"--trainer.{name}=false" for name in off),
+            *("--optimizer=SGD", "--optimizer.lr=0.2", "--optimizer.momentum=0.9"),
+            f"--lr_scheduler={plateau}",
+            *(f"--lr_scheduler.{name}={value}" for name, value in settings.items()),
+            *options,
+        ]
+        monkeypatch.setattr(sys, "argv", line)
+        monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls such
+        return cli(Bare, save_config_callback=None)
+
+    return fitted
+
+
+OURS = "torch_plateau.integrations.lightning.MonitoredPlateau"
+
+
+@pytest.mark.parametrize("plateau", ["ReduceLROnPlateau", OURS], ids=["torch's", "ours"])
+def test_the_command_line_builds_a_plateau_with_its_monitor(plateau, by_command_line):
+    built = by_command_line(plateau)
+    assert_same(built.model, plain_loop())
+    (config,) = built.trainer.lr_scheduler_configs
+    assert isinstance(config.scheduler, ReduceLROnPlateau) is (plateau == OURS)
+
+
+@pytest.mark.parametrize("kind", ["torch.optim.lr_scheduler", "torch_plateau"])
+def test_the_command_line_takes_no_plateau_without_a_monitor(kind, by_command_line, capsys):
+    with pytest.raises(SystemExit):
+        by_command_line(f"{kind}.ReduceLROnPlateau")
+    assert "Option 'monitor' is not accepted" in capsys.readouterr().err
+
+
+def test_a_plateau_of_the_command_line_is_kept_for_a_callback_of_the_command_line(by_command_line):
+    callback = "--trainer.callbacks=torch_plateau.integrations.lightning.PlateauCallback"
+    built = by_command_line(OURS, callback, "--trainer.callbacks.metric=val_loss", cli=KeepingCLI)
+    assert not built.trainer.lr_scheduler_configs
+    assert_same(built.model, plain_loop())
+
+
+def test_a_monitored_plateau_goes_on_from_a_state_of_torchs_class_and_back():
+    optimizer = SGD([torch.zeros(1)], lr=0.1)
+    ours, theirs = MonitoredPlateau(optimizer, "val_loss"), Theirs(optimizer, "x")
+    ours.step(1.0)
+    assert ours.state_dict()["monitor"] == "val_loss"
+    for one, other in ((ours, theirs), (theirs, ours)):
+        other.load_state_dict(one.state_dict())
+        assert (other.best, other.monitor) == (1.0, "val_loss")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .. import optim
 from ..lanes.lanes import PlateauLanes
+from ..optim import plateau
 from .plateaus import check_plateau, rates_of
 
-__all__ = ["PlateauCallback"]
+__all__ = ["MonitoredPlateau", "PlateauCallback"]
 
 FEW = 16  # rates up to which each is logged
 
@@ -132,3 +132,17 @@ class PlateauCallback(Callback):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Keep a state for the scheduler, which Lightning builds later."""
         self._loaded = state_dict or None
+
+
+class MonitoredPlateau(cli.ReduceLROnPlateau, plateau.ReduceLROnPlateau):
+    """The drop-in as LightningCLI takes a plateau: with the name of its metric as ``monitor``.
+
+    ::
+
+        --lr_scheduler torch_plateau.integrations.lightning.MonitoredPlateau
+        --lr_scheduler.monitor val_loss --lr_scheduler.patience 3
+
+    Lightning steps it, as it does torch's, and loses a step on resume. For :class:`PlateauCallback`
+    keep it: in a subclass of ``LightningCLI`` let ``configure_optimizers(module, optimizer,
+    lr_scheduler)`` set ``module.plateau = lr_scheduler`` and return ``optimizer``.
+    """
