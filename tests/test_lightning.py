@@ -100,19 +100,28 @@ class KilledAfter(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def trained(model, *callbacks, epochs=EPOCHS, path=None, resume=None, device="cpu", **options):
+def trained(
+    model,
+    *callbacks,
+    epochs=EPOCHS,
+    path=None,
+    resume=None,
+    device="cpu",
+    train=None,
+    **options,
+):
     """Fit; a folder gets a checkpoint after each validation."""
     saved = [ModelCheckpoint(path, save_last=True)] if path else []
     trainer = Trainer(
         max_epochs=epochs,
         callbacks=[*callbacks, *saved],
         accelerator="gpu" if device == "cuda" else "cpu",
-        enable_checkpointing=bool(saved),
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"logger": False, "devices": 1, **options},
+        **{"logger": False, "devices": 1, "enable_checkpointing": bool(saved), **options},
     )
-    trainer.fit(model, *loaders(), ckpt_path=resume)
+    usual, val = loaders()
+    trainer.fit(model, train or usual, val, ckpt_path=resume)
     return model
 
 

@@ -12,16 +12,19 @@ import sys
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.cli import ReduceLROnPlateau as Theirs
 from torch import nn
 from torch.optim import SGD
 
 from test_lightning import (
+    BOTH,
     EPOCHS,
     SETTINGS,
     THEIRS,
     Model,
+    assert_equal,
     assert_same,
     loaders,
     mse,
@@ -99,6 +102,62 @@ def test_two_processes_part_by_metrics_of_their_own_and_agree_by_one_that_is_syn
         assert (rates == other_rates) is synced, name
         assert (weights == other_weights) is synced, name
     assert first["ours, kept, synced"] == first["theirs, kept, synced"]
+
+
+# -- checkpoints of steps -------------------------------------------------------------------------
+
+
+class Stepping(Model):
+    """Remembers the rate of each of its steps, three to an epoch."""
+
+    def on_train_batch_start(self, *_):
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_start(self):
+        pass
+
+
+class Resumable:
+    """A loader that goes on where it was, as Lightning asks for in the midst of an epoch."""
+
+    def __init__(self):
+        self.batches, self.done = list(loaders()[0]), 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for i in range(self.done % len(self), len(self)):
+            self.done = i + 1
+            yield self.batches[i]
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state_dict):
+        self.done = state_dict["done"]
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_goes_on_from_the_checkpoint_of_a_step(policy, late, tmp_path):
+    def fitted(*callbacks, **options):
+        callbacks = PlateauCallback(), *callbacks
+        return trained(Stepping(policy), *callbacks, train=Resumable(), **options)
+
+    settings = {"monitor": "val_loss", "save_on_train_epoch_end": False} if late else {}
+    each = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1, **settings)
+    whole, lost = fitted(each, enable_checkpointing=True), []
+    for step in (13, 14, 20, 21, 25):
+        rest = fitted(resume=tmp_path / f"step={step}.ckpt")
+        if rest.rates == whole.rates[step:]:
+            assert_equal(rest.line, whole.line)
+        else:
+            lost.append(step)
+    # the last of an epoch is saved before its validation, for which Lightning does not make up,
+    # if it is not told to wait for that
+    assert lost == ([] if late else [21])
 
 
 # -- the command line -----------------------------------------------------------------------------
