@@ -24,15 +24,18 @@ from test_lightning import (
     SETTINGS,
     THEIRS,
     Model,
+    Stacked,
     assert_equal,
     assert_same,
     loaders,
+    losses,
     mse,
     plain_loop,
     pytestmark,
+    stacked,
     trained,
 )
-from torch_plateau import ReduceLROnPlateau
+from torch_plateau import LaneStack, ReduceLROnPlateau
 from torch_plateau.integrations.lightning import MonitoredPlateau, PlateauCallback
 
 __all__ = ["pytestmark"]  # the warnings of Lightning's own
@@ -158,6 +161,33 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(policy, late, tmp_path):
     # the last of an epoch is saved before its validation, for which Lightning does not make up,
     # if it is not told to wait for that
     assert lost == ([] if late else [21])
+
+
+# -- lanes ----------------------------------------------------------------------------------------
+
+
+class ByHand(Stacked):
+    """Steps of a LaneStack, in manual optimisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def on_train_start(self):
+        self.stack = LaneStack(self.lanes, self.optimizers(), [self.weight])
+
+    def training_step(self, batch):
+        self.weight.grad = None
+        self.manual_backward(self.losses_of(batch).sum())
+        self.stack.step()
+
+
+def test_steps_of_a_stack_with_lightnings_optimizer_are_steps_of_the_trainer():
+    by_hand, whole = ByHand(), stacked()
+    trained(by_hand, PlateauCallback("lanes", losses))
+    assert by_hand.rates == whole.rates
+    assert torch.equal(by_hand.weight, whole.weight)
+    assert by_hand.trainer.global_step == 3 * EPOCHS
 
 
 # -- the command line -----------------------------------------------------------------------------
