@@ -12,11 +12,16 @@ import sys
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.cli import ReduceLROnPlateau as Theirs
 from torch import nn
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LinearLR
 
 from test_lightning import (
     BOTH,
@@ -35,7 +40,7 @@ from test_lightning import (
     stacked,
     trained,
 )
-from torch_plateau import LaneStack, ReduceLROnPlateau
+from torch_plateau import LaneLR, LaneStack, ReduceLROnPlateau
 from torch_plateau.integrations.lightning import MonitoredPlateau, PlateauCallback
 
 __all__ = ["pytestmark"]  # the warnings of Lightning's own
@@ -188,6 +193,87 @@ def test_steps_of_a_stack_with_lightnings_optimizer_are_steps_of_the_trainer():
     assert by_hand.rates == whole.rates
     assert torch.equal(by_hand.weight, whole.weight)
     assert by_hand.trainer.global_step == 3 * EPOCHS
+
+
+class Warmed(Stacked):
+    """All lanes, or one of them by itself, under what scales their rates in a fit."""
+
+    def __init__(self, lane=None, warm_up=False):
+        super().__init__()
+        self.lane, self.warm_up, self.lr, self.seen = lane, warm_up, 1.0, []
+        if lane is not None:
+            self.weight = nn.Parameter(self.weight[lane].detach().clone())
+            self.lr = self.start[lane]
+
+    def configure_optimizers(self):
+        optimizer = SGD([self.weight], lr=self.lr, momentum=0.9)
+        if self.lane is None:
+            LaneLR(optimizer, self.lanes)
+        else:
+            self.plateau = THEIRS(optimizer, **SETTINGS)
+        if not self.warm_up:
+            return optimizer
+        warm_up = LinearLR(optimizer, start_factor=0.1, total_iters=24)
+        return [optimizer], [{"scheduler": warm_up, "interval": "step"}]
+
+    def losses_of(self, batch):
+        each = (batch[0].double() @ self.weight - batch[1].double()).square()
+        return each.mean((-2, -1))
+
+    def training_step(self, batch):
+        found = self.losses_of(batch)
+        self.seen.append(found.detach())
+        return found.sum()
+
+    def plateau_callback(self):
+        return PlateauCallback("lanes" if self.lane is None else "plateau", losses)
+
+
+def assert_as_apart(whole, apart):
+    """Losses of all steps and the weights at the end, but for rounding."""
+    assert len(whole.seen) == len(apart[0].seen)
+    close = {"rtol": 1e-9, "atol": 1e-12}
+    for i, each in enumerate(apart):
+        torch.testing.assert_close(torch.stack(whole.seen)[:, i], torch.stack(each.seen), **close)
+        torch.testing.assert_close(whole.weight[i], each.weight, **close)
+
+
+def test_a_warm_up_scales_each_lane_while_plateaus_cut_it():
+    def fitted(lane=None):
+        model = Warmed(lane, warm_up=True)
+        return trained(model, model.plateau_callback())
+
+    whole, apart = fitted(), [fitted(lane) for lane in range(3)]
+    assert_as_apart(whole, apart)
+    cut = [each.trainer.optimizers[0].param_groups[0]["lr"] for each in apart]
+    assert whole.lanes.lr_master.tolist() == pytest.approx(cut, rel=1e-12)
+    assert min(whole.rates[6]) < min(Stacked.start)  # cut in the warm-up, of eight epochs
+
+
+def test_an_average_of_weights_is_that_of_each_lane():
+    def fitted(lane=None):
+        model = Warmed(lane)
+        average = StochasticWeightAveraging(0.5 * model.lr, swa_epoch_start=4, annealing_epochs=3)
+        return trained(model, average)
+
+    assert_as_apart(fitted(), [fitted(lane) for lane in range(3)])
+
+
+def test_a_search_for_a_rate_tries_each_factor_on_all_lanes(tmp_path):
+    def searched(lane=None):
+        model = Warmed(lane)
+        finder = LearningRateFinder(
+            1e-3 * model.lr, model.lr, 12, early_stop_threshold=None, update_attr=False
+        )
+        trained(model, finder, epochs=4, default_root_dir=tmp_path)
+        return model, finder.optimal_lr.results["lr"]
+
+    whole, tried = searched()
+    apart, tried_apart = zip(*(searched(lane) for lane in range(3)), strict=True)
+    assert_as_apart(whole, apart)
+    for start, rates in zip(Stacked.start, tried_apart, strict=True):
+        assert rates == pytest.approx([start * each for each in tried])
+    assert len(set(tried)) == 12
 
 
 # -- the command line -----------------------------------------------------------------------------
