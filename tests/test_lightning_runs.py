@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.cli import ReduceLROnPlateau as Theirs
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
@@ -42,6 +44,7 @@ from test_lightning import (
 )
 from torch_plateau import LaneLR, LaneStack, ReduceLROnPlateau
 from torch_plateau.integrations.lightning import MonitoredPlateau, PlateauCallback
+from torch_plateau.integrations.logging import LaneLog
 
 __all__ = ["pytestmark"]  # the warnings of Lightning's own
 
@@ -274,6 +277,26 @@ def test_a_search_for_a_rate_tries_each_factor_on_all_lanes(tmp_path):
     for start, rates in zip(Stacked.start, tried_apart, strict=True):
         assert rates == pytest.approx([start * each for each in tried])
     assert len(set(tried)) == 12
+
+
+def test_lanes_are_logged_in_full_beside_the_callback(tmp_path):
+    class Logged(Stacked):
+        def on_train_start(self):
+            self.log_of_lanes = LaneLog(self.lanes, self.logger.experiment, few=0)
+
+        def on_validation_end(self):
+            if not self.trainer.sanity_checking:
+                self.log_of_lanes.write(self.current_epoch, self.losses)
+
+    model, logger = Logged(), TensorBoardLogger(tmp_path)
+    trained(model, PlateauCallback("lanes", losses), logger=logger)
+    logger.experiment.close()
+    events = EventAccumulator(logger.log_dir, {"histograms": 0})
+    events.Reload()
+    cuts = [each.value for each in events.Scalars("lanes/cuts/max")]
+    assert cuts == sorted(cuts)
+    assert cuts[-1] == model.lanes.num_reductions.max() > 1  # the last step is in it
+    assert len(events.Histograms("lanes/lr")) == len(cuts) == EPOCHS
 
 
 # -- the command line -----------------------------------------------------------------------------
