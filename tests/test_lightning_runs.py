@@ -1,6 +1,6 @@
 """Lightning beyond one plain fit: two processes, its command line, a search for a rate, averages.
 
-Run as a script this file is one of two processes.
+Run as a script this file is two processes.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau as Theirs
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.multiprocessing import start_processes
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 
@@ -70,43 +72,32 @@ CASES = {
 }
 
 
-def in_a_process():
-    """What one of two processes does: the rates and weights of each case."""
+def in_a_process(rank, folder):
+    """What one of two processes does: write the rates and weights of each case."""
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
     found = {}
     for name, (policy, returned, synced) in CASES.items():
         callbacks = [] if returned else [PlateauCallback()]
         model = Shared(policy, returned, synced)
         trained(model, *callbacks, strategy="ddp", devices=2)
         found[name] = model.rates, [each.tolist() for each in model.line.parameters()]
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    Path(folder, str(rank)).write_text(json.dumps(found))
 
 
-def in_two_processes():
-    """Run this file in two processes of gloo; return what each found, by rank."""
+def in_two_processes(folder):
+    """Run this file, which becomes two processes of gloo; return what each found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__],
-            env={**shared, "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [each.communicate(timeout=120)[0] for each in started]
-    finally:
-        for each in started:
-            each.kill()
-    assert [each.returncode for each in started] == [0, 0]
-    return [json.loads(each.splitlines()[-1]) for each in said]
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(folder)]
+    subprocess.run(command, env=shared, check=True, timeout=120)
+    return [json.loads((folder / rank).read_text()) for rank in "01"]
 
 
-def test_two_processes_part_by_metrics_of_their_own_and_agree_by_one_that_is_synced():
-    first, second = in_two_processes()
+def test_two_processes_part_by_metrics_of_their_own_and_agree_by_one_that_is_synced(tmp_path):
+    first, second = in_two_processes(tmp_path)
     for name, (_, _, synced) in CASES.items():
         (rates, weights), (other_rates, other_weights) = first[name], second[name]
         assert len(set(rates)) > 2  # there were cuts
@@ -390,5 +381,4 @@ def test_a_monitored_plateau_goes_on_from_a_state_of_torchs_class_and_back():
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    in_a_process()
+    start_processes(in_a_process, (sys.argv[1],), 2, start_method="fork")  # imports once
