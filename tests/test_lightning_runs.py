@@ -172,8 +172,13 @@ class ByHand(Stacked):
         super().__init__()
         self.automatic_optimization = False
 
+    def configure_optimizers(self):
+        return SGD([self.weight], lr=1.0)
+
     def on_train_start(self):
-        self.stack = LaneStack(self.lanes, self.optimizers(), [self.weight])
+        optimizer = self.optimizers()  # Lightning's, around it
+        LaneLR(optimizer, self.lanes)
+        self.stack = LaneStack(self.lanes, optimizer, [self.weight])
 
     def training_step(self, batch):
         self.weight.grad = None
