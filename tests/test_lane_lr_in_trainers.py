@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from torch.optim.swa_utils import SWALR
 from torch.utils.hooks import RemovableHandle
 
-from torch_plateau import LaneLR, PlateauLanes
+from torch_plateau import LaneAdamW, LaneLR, LaneSGD, LaneStack, PlateauLanes
 
 N = 4
 RATES = [1e-3, 1e-2, 0.1, 0.5]
@@ -355,6 +355,52 @@ def test_a_wrapped_optimizer_has_the_rates_whatever_came_first(kind, wrap, first
         stack.train_apart(gradients)
         train(wrapped, gradients)
     stack.assert_equal_to_those_apart()
+
+
+STACKED = {
+    "SGD": lambda params, _: SGD(params, lr=1.0, momentum=0.9),
+    "LaneSGD": lambda params, lanes: LaneSGD(params, lanes, momentum=0.9),
+    "LaneAdamW": LaneAdamW,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
+@pytest.mark.parametrize("kind", STACKED.values(), ids=STACKED.keys())
+def test_a_stack_with_a_wrapped_optimizer_is_one_with_the_optimizer(kind, wrap, device):
+    start = torch.randn(N, 3, device=device)
+
+    def stack(wrap):
+        lanes, params = PlateauLanes(N, RATES, device=device), [start.clone().requires_grad_()]
+        optimizer = kind(params, lanes)
+        wrapped = wrap(optimizer)
+        if isinstance(optimizer, SGD):
+            LaneLR(wrapped, lanes)
+        return LaneStack(lanes, wrapped, params)
+
+    def lived(stack):
+        (param,) = stack.params.values()
+        for gradient in gradients[:6]:
+            param.grad = gradient.clone()
+            stack.step()
+        assert stack.skipped.tolist() == [0, 1, 0, 0]
+        stack.copy([0], [3])
+        stack.refill([1], [torch.ones(1, 3, device=device)])
+        stack.load_state_dict(stack.state_dict())
+        stack.keep([0, 1, 3])
+        stack.append(1, 0.1, [torch.ones(1, 3, device=device)])
+        other = copy.deepcopy(stack)
+        for each in (stack, other):
+            (param,) = each.params.values()
+            param.grad = gradients[6].clone()
+            each.step()
+        return [*stack.params.values(), *other.params.values(), stack.skipped, stack.lanes.lr]
+
+    gradients = torch.randn(7, N, 3, device=device)
+    gradients[2, 1, 0] = torch.nan
+    bare, wrapped = stack(lambda optimizer: optimizer), stack(wrap)
+    assert type(wrapped.optimizer) is type(bare.optimizer)
+    for one, two in zip(lived(bare), lived(wrapped), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_a_wrapper_around_what_is_no_optimizer_is_refused(device):

@@ -32,6 +32,7 @@ pytestmark = [
         "Checkpoint directory .* exists and is not empty",
         ".*tensorboardX.* has been removed",
         "ReduceLROnPlateau conditioned on metric val_loss which is not available",
+        "GPU available but not used",
     )
 ]
 
@@ -99,19 +100,28 @@ class KilledAfter(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def trained(model, *callbacks, epochs=EPOCHS, path=None, resume=None, **options):
+def trained(
+    model,
+    *callbacks,
+    epochs=EPOCHS,
+    path=None,
+    resume=None,
+    device="cpu",
+    train=None,
+    **options,
+):
     """Fit; a folder gets a checkpoint after each validation."""
     saved = [ModelCheckpoint(path, save_last=True)] if path else []
     trainer = Trainer(
         max_epochs=epochs,
         callbacks=[*callbacks, *saved],
-        accelerator="cpu",
-        enable_checkpointing=bool(saved),
+        accelerator="gpu" if device == "cuda" else "cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"logger": False, **options},
+        **{"logger": False, "devices": 1, "enable_checkpointing": bool(saved), **options},
     )
-    trainer.fit(model, *loaders(), ckpt_path=resume)
+    usual, val = loaders()
+    trainer.fit(model, train or usual, val, ckpt_path=resume)
     return model
 
 
@@ -122,7 +132,7 @@ def alone(line, rate, momentum=0.0):
     scheduler = THEIRS(optimizer, **SETTINGS)
 
     def loss(batch):
-        return mse(line, [each.to(line.weight.dtype) for each in batch])
+        return mse(line, [each.to(line.weight) for each in batch])
 
     for _ in range(EPOCHS):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -132,18 +142,22 @@ def alone(line, rate, momentum=0.0):
             optimizer.step()
         with torch.no_grad():
             scheduler.step(torch.stack([loss(batch) for batch in val]).mean())
-    return SimpleNamespace(rates=rates, line=line)
+    return SimpleNamespace(rates=rates, line=line.cpu())
 
 
-def plain_loop():
+def plain_loop(device="cpu"):
     """The training of Model."""
-    return alone(Model().line, 0.2, momentum=0.9)
+    return alone(Model().line.to(device), 0.2, momentum=0.9)
 
 
 def assert_same(one, other):
     assert one.rates == other.rates
     assert len(set(one.rates)) > 2  # there were cuts
-    for mine, theirs in zip(one.line.parameters(), other.line.parameters(), strict=True):
+    assert_equal(one.line, other.line)
+
+
+def assert_equal(one, other):
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -151,8 +165,9 @@ BOTH = pytest.mark.parametrize("policy", [THEIRS, ReduceLROnPlateau], ids=["torc
 
 
 @BOTH
-def test_a_fit_is_a_loop_with_torchs_class(policy):
-    assert_same(trained(Model(policy), PlateauCallback()), plain_loop())
+def test_a_fit_is_a_loop_with_torchs_class(policy, device):
+    fitted = trained(Model(policy), PlateauCallback(), device=device)
+    assert_same(fitted, plain_loop(device))  # Lightning leaves the model on the CPU
 
 
 def test_a_fit_with_a_batched_scheduler_is_a_loop_with_torchs_class():
@@ -264,16 +279,18 @@ def test_a_scheduler_of_two_optimizers_that_lightning_refuses_steps_in_the_callb
         trained(Manual(returned=True))
     metrics = PlateauCallback("plateau", ["loss_0", "loss_1"])
     model = trained(Manual(), metrics)
-    both = zip(Manual().lines, [0.2, 0.4], strict=True)
-    expected = [alone(line, rate).rates for line, rate in both]
+    apart = [alone(line, rate) for line, rate in zip(Manual().lines, [0.2, 0.4], strict=True)]
+    expected = [each.rates for each in apart]
     assert [list(each) for each in zip(*model.rates, strict=True)] == expected
     assert len({rate for each in expected for rate in each}) > 3
+    assert_equal(model.lines, nn.ModuleList(each.line for each in apart))
 
     trained(Manual(), PlateauCallback("plateau", ["loss_0", "loss_1"]), epochs=5, path=tmp_path)
     rest = Manual()
     again = PlateauCallback("plateau", ["loss_0", "loss_1"])
     trained(rest, again, path=tmp_path, resume=tmp_path / "last.ckpt")
     assert rest.rates == model.rates[5:]
+    assert_equal(rest.lines, model.lines)
 
 
 class Twice(Manual):
@@ -293,6 +310,7 @@ def test_each_plateau_of_a_module_has_a_callback_and_a_state_of_its_own(tmp_path
     trained(Twice(), *callbacks(), epochs=5, path=tmp_path)
     rest = trained(Twice(), *callbacks(), path=tmp_path, resume=tmp_path / "last.ckpt")
     assert rest.rates == whole.rates[5:]
+    assert_equal(rest.lines, whole.lines)
 
 
 class Stacked(LightningModule):
@@ -300,11 +318,11 @@ class Stacked(LightningModule):
 
     start = (0.4, 0.2, 0.1)
 
-    def __init__(self):
+    def __init__(self, device="cpu"):
         super().__init__()
         random = torch.Generator().manual_seed(2)
         self.weight = nn.Parameter(torch.randn(3, 4, 1, generator=random, dtype=torch.float64))
-        self.lanes = PlateauLanes(3, self.start, **SETTINGS)
+        self.lanes = PlateauLanes(3, self.start, device=device, **SETTINGS)
         self.rates = []
 
     def configure_optimizers(self):
@@ -329,20 +347,42 @@ def losses(_, module):
     return module.losses
 
 
-def test_a_vector_of_metrics_cuts_each_lane_as_in_a_run_of_its_own(tmp_path):
-    model = trained(Stacked(), PlateauCallback("lanes", losses))
+def stacked(device="cpu", **options):
+    return trained(Stacked(device), PlateauCallback("lanes", losses), device=device, **options)
+
+
+def test_a_vector_of_metrics_cuts_each_lane_as_in_a_run_of_its_own(device, tmp_path):
+    whole = stacked(device)
     for i, rate in enumerate(Stacked.start):
-        line = nn.Linear(4, 1, bias=False).double()
+        line = nn.Linear(4, 1, bias=False).double().to(device)
         with torch.no_grad():
             line.weight.copy_(Stacked().weight[i].T)
-        assert [each[i] for each in model.rates] == alone(line, rate).rates
+        single = alone(line, rate)
+        assert [each[i] for each in whole.rates] == single.rates
+        torch.testing.assert_close(whole.weight[i].T, single.line.weight, rtol=1e-9, atol=1e-12)
 
     # the lanes of a module are in its checkpoint
-    trained(Stacked(), PlateauCallback("lanes", losses), epochs=5, path=tmp_path)
-    rest = Stacked()
-    last = tmp_path / "last.ckpt"
-    trained(rest, PlateauCallback("lanes", losses), path=tmp_path, resume=last)
-    assert rest.rates == model.rates[5:]
+    stacked(device, epochs=5, path=tmp_path)
+    rest = stacked(device, path=tmp_path, resume=tmp_path / "last.ckpt")
+    assert rest.rates == whole.rates[5:]
+    assert torch.equal(rest.weight, whole.weight)
+
+
+def test_lightning_logs_no_vector_and_the_callback_takes_one_or_its_numbers():
+    class Logging(Stacked):
+        def validation_step(self, batch):
+            self.log("losses", self.losses_of(batch))
+
+    with pytest.raises(ValueError, match=r"self.log\(losses.*single element"):
+        trained(Logging(), PlateauCallback("lanes", "losses"))
+
+    class Numbers(Stacked):
+        def validation_step(self, batch):
+            for i, loss in enumerate(self.losses_of(batch)):
+                self.log(f"loss_{i}", loss)
+
+    names = [f"loss_{i}" for i in range(3)]
+    assert trained(Numbers(), PlateauCallback("lanes", names)).rates == stacked().rates
 
 
 @pytest.mark.parametrize(("n", "names"), [(3, ["0", "1", "2"]), (20, ["min", "median", "max"])])

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, cli
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..lanes.lanes import PlateauLanes
+from ..optim import plateau
 from .plateaus import check_plateau, rates_of
 
-__all__ = ["PlateauCallback"]
+__all__ = ["MonitoredPlateau", "PlateauCallback"]
 
 FEW = 16  # rates up to which each is logged
 
@@ -44,9 +45,13 @@ class PlateauCallback(Callback):
             function of ``(trainer, module)`` for any other vector, such as one that the module
             keeps. What ranks do not share, log with ``sync_dist=True``: each rank steps by its own.
         log: Log the rates after each step to the trainer's loggers, as ``plateau/lr/0`` and so on;
-            of more than 16 their ``min``, ``median`` and ``max``. Synchronises with a GPU.
+            of more than 16 their ``min``, ``median`` and ``max``. Synchronises with a GPU. Cuts,
+            stops and histograms of lanes a ``LaneLog`` writes, of ``integrations.logging``, in the
+            module's ``on_validation_end``: that comes after this step.
 
-    It does not synchronise otherwise, unless the scheduler does.
+    It does not synchronise otherwise, unless the scheduler does. A ``ModelCheckpoint`` of steps
+    saves an epoch's last before its validation, which a resumed run then lacks, unless it has a
+    ``monitor`` and ``save_on_train_epoch_end=False``.
 
     Raises, when training begins, ValueError if the module has no such attribute and TypeError if it
     is none of those; in a step ValueError if a metric is not there, and what the scheduler raises.
@@ -111,23 +116,33 @@ class PlateauCallback(Callback):
         return trainer.callback_metrics[name]
 
     def _log(self, trainer: Trainer) -> None:
-        rates = torch.tensor(rates_of(self.scheduler), dtype=torch.float64)
-        if len(rates) <= FEW:
-            values = {str(i): rate for i, rate in enumerate(rates.tolist())}
-        else:
-            three = torch.stack([rates.min(), rates.median(), rates.max()]).tolist()
-            values = dict(zip(("min", "median", "max"), three, strict=True))
-        logged = {f"plateau/lr/{name}": rate for name, rate in values.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(logged, step=trainer.global_step)
+        rates = rates_of(self.scheduler)
+        names = [str(i) for i in range(len(rates))]
+        if len(rates) > FEW:
+            names, rates = ["min", "median", "max"], sorted(rates)
+            rates = [rates[0], rates[(len(rates) - 1) // 2], rates[-1]]
+        logged = {f"plateau/lr/{name}": rate for name, rate in zip(names, rates, strict=True)}
+        for each in trainer.loggers:
+            each.log_metrics(logged, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state; called by Lightning for a checkpoint."""
-        if self.scheduler is None:
-            return dict(self._loaded or {})
-        state: dict[str, Any] = self.scheduler.state_dict()
-        return state
+        return dict(self._loaded or {}) if self.scheduler is None else self.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Keep a state for the scheduler, which Lightning builds later."""
         self._loaded = state_dict or None
+
+
+class MonitoredPlateau(cli.ReduceLROnPlateau, plateau.ReduceLROnPlateau):
+    """The drop-in as LightningCLI takes a plateau: with the name of its metric as ``monitor``.
+
+    ::
+
+        --lr_scheduler torch_plateau.integrations.lightning.MonitoredPlateau
+        --lr_scheduler.monitor val_loss --lr_scheduler.patience 3
+
+    Lightning steps it, as it does torch's, and loses a step on resume. For :class:`PlateauCallback`
+    keep it: in a subclass of ``LightningCLI`` let ``configure_optimizers(module, optimizer,
+    lr_scheduler)`` set ``module.plateau = lr_scheduler`` and return ``optimizer``.
+    """

@@ -17,6 +17,7 @@ from ..lanes.table import whole_number
 from ..lanes.values import shown
 from .best import LaneBest
 from .lane_lr import lane_lr_of
+from .optimizers import unwrapped
 from .rows import across, append_rows, fill, keep_rows, options_of, state_rows
 from .stack_state import load, snapshot
 from .stacked import check_stacked, checked_rows, named_tensors
@@ -65,6 +66,9 @@ class LaneStack:
     Args:
         lanes: ``n`` lanes of one rate each.
         optimizer: Of ``params``, with a :class:`LaneLR` of these lanes, or one that has ``lanes``.
+            Of one that is wrapped (by Fabric, Lightning, accelerate or others, as for
+            :class:`LaneLR`) :meth:`step` takes the step, as scaling and counting of theirs need
+            it; all else, copies and pickles too, is done with the one inside, ``stack.optimizer``.
         params: What is trained, ``[n, ...]`` each on the lanes' device: a mapping, as
             ``torch.func.stack_module_state`` returns, or tensors. All of the optimizer's are among
             them; others may be.
@@ -84,11 +88,13 @@ class LaneStack:
     ) -> None:
         if not isinstance(lanes, PlateauLanes):
             raise TypeError(f"lanes: expected PlateauLanes, got {kind_of(lanes)}")
+        given, optimizer = optimizer, unwrapped(optimizer)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {kind_of(optimizer)}")
         if best is not None and not isinstance(best, LaneBest):
             raise TypeError(f"best: expected a LaneBest or None, got {kind_of(best)}")
         self.lanes, self.optimizer, self.best = lanes, optimizer, best
+        self._given = given
         self.params = named_tensors("params", params)
         self.buffers = named_tensors("buffers", {} if buffers is None else buffers)
         # kept so that copies and pickles of a stack have it too
@@ -119,6 +125,12 @@ class LaneStack:
         for name, tensor in self.best.params.items():
             if id(tensor) not in here:
                 raise ValueError(f"best: expected tensors of this stack, got another as {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "_given": self.optimizer,
+        }  # wrappers cannot be copied, Fabric's say
 
     def __len__(self) -> int:
         """Return the number of lanes."""
@@ -158,13 +170,13 @@ class LaneStack:
         stay = bad | finished
         asks = self._asks_host()
         if asks and not stay.any():
-            self.optimizer.step()
+            self._given.step()
             return
         which = stay.nonzero().flatten() if asks else None
         before = {
             key: rows.clone() if which is None else rows[which] for key, rows in self._trained()
         }
-        self.optimizer.step()
+        self._given.step()
         self._skipped += bad & ~finished
         for key, rows in self._trained():
             old = before.get(key)
