@@ -127,10 +127,8 @@ class LaneStack:
                 raise ValueError(f"best: expected tensors of this stack, got another as {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_given": self.optimizer,
-        }  # wrappers cannot be copied, Fabric's say
+        # wrappers cannot be copied, as Fabric's cannot
+        return {**self.__dict__, "_given": self.optimizer}
 
     def __len__(self) -> int:
         """Return the number of lanes."""
