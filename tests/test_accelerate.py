@@ -197,26 +197,31 @@ def test_two_processes_count_a_validation_once_and_agree():
     assert len({tuple(each) for each in first["rates"]}) > 3
 
 
-def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_of_its_own():
-    accelerator, (train, (x, y)) = Accelerator(cpu=True), data()
+def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_of_its_own(
+    device,
+):
+    accelerator = Accelerator(cpu=device == "cpu")
+    train, (x, y) = data()
     random = torch.Generator().manual_seed(2)
-    weight = nn.Parameter(torch.randn(3, 4, 1, generator=random, dtype=torch.float64))
+    drawn = torch.randn(3, 4, 1, generator=random, dtype=torch.float64)
+    weight = nn.Parameter(drawn.to(device))
     begun, start = weight.detach().clone(), [0.4, 0.2, 0.1]
-    lanes = PlateauLanes(3, start, **SETTINGS)
+    lanes = PlateauLanes(3, start, device=device, **SETTINGS)
     optimizer = accelerator.prepare(SGD([weight], lr=1.0))
     LaneLR(optimizer, lanes)
     plateau, rates = AcceleratedPlateau(accelerator, lanes), []
 
-    def losses(x, y):
-        return (x.double() @ weight - y.double()).square().mean((1, 2))
+    def losses(x, y, weight):
+        x, y = (each.to(device, torch.float64) for each in (x, y))
+        return (x @ weight - y).square().mean((-2, -1))
 
     for _ in range(EPOCHS):
         rates.append(lanes.lr_master.tolist())
         for inputs, targets in train:
             optimizer.zero_grad()
-            accelerator.backward(losses(inputs, targets).sum())
+            accelerator.backward(losses(inputs, targets, weight).sum())
             optimizer.step()
-        plateau.step(losses(x, y).detach())
+        plateau.step(losses(x, y, weight).detach())
     for i, rate in enumerate(start):
         alone = nn.Parameter(begun[i].clone())
         single, expected = SGD([alone], lr=rate), []
@@ -225,9 +230,9 @@ def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_
             expected.append(single.param_groups[0]["lr"])
             for inputs, targets in train:
                 single.zero_grad()
-                (inputs.double() @ alone - targets.double()).square().mean().backward()
+                losses(inputs, targets, alone).backward()
                 single.step()
-            scheduler.step((x.double() @ alone - y.double()).square().mean().detach())
+            scheduler.step(losses(x, y, alone).detach())
         assert [each[i] for each in rates] == expected
         torch.testing.assert_close(weight[i], alone, rtol=1e-9, atol=1e-12)
     assert len({tuple(each) for each in rates}) > 3

@@ -98,7 +98,8 @@ def ours_for(kind, **options):
 
 
 def lanes_for(optimizer):
-    lanes = PlateauLanes(2, 0.2, **SETTINGS)
+    device = optimizer.param_groups[0]["params"][0].device
+    lanes = PlateauLanes(2, 0.2, device=device, **SETTINGS)
     LaneLR(optimizer, lanes)
     return lanes
 
@@ -112,6 +113,7 @@ def run(
     killed_at=None,
     model=Model,
     rate=0.2,
+    device="cpu",
     **arguments,
 ):
     """Rates at the start of each epoch, and the weights at the end."""
@@ -123,7 +125,7 @@ def run(
         per_device_train_batch_size=8,
         eval_strategy="epoch",
         report_to=[],
-        use_cpu=True,
+        use_cpu=device == "cpu",
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         max_grad_norm=0,
@@ -131,7 +133,7 @@ def run(
         dataloader_pin_memory=False,
         **defaults | arguments,
     )
-    model = model(members)
+    model = model(members).to(device)
     optimizer = torch.optim.SGD(
         [{"params": [p]} for p in model.parameters()], lr=rate, momentum=0.5
     )
@@ -170,19 +172,22 @@ def test_rates_and_weights_are_those_of_torchs_class(tmp_path):
     assert len({rate for rate, _ in plain[0]}) > 2
 
 
-def test_lanes_of_a_vector_have_the_rates_of_separate_runs(tmp_path):
-    rates, weights, made = run(tmp_path, VectorTrainer, BATCHED, save_strategy="no")
+def test_lanes_of_a_vector_have_the_rates_of_separate_runs(tmp_path, device):
+    options = {"save_strategy": "no", "device": device}
+    rates, weights, made = run(tmp_path, VectorTrainer, BATCHED, **options)
     for i in range(2):
-        apart = run(tmp_path, OursTrainer, OURS, members=(i,), save_strategy="no")
+        apart = run(tmp_path, OursTrainer, OURS, members=(i,), **options)
         assert [rate[i] for rate in rates] == [rate for (rate,) in apart[0]]
-        assert torch.equal(weights[i], apart[1][0])
+        exactly = {"rtol": 0, "atol": 0} if device == "cpu" else {}  # a GPU sums in its own order
+        torch.testing.assert_close(weights[i], apart[1][0], **exactly)
     assert made.lr_scheduler.last_epoch == EPOCHS
 
 
-def test_lanes_of_one_parameter_have_the_rates_of_separate_runs(tmp_path):
-    rates, (weight,), made = run(tmp_path, **LANES, save_strategy="no")
+def test_lanes_of_one_parameter_have_the_rates_of_separate_runs(tmp_path, device):
+    options = {"save_strategy": "no", "device": device}
+    rates, (weight,), made = run(tmp_path, **LANES, **options)
     for i in range(2):
-        apart = run(tmp_path, Trainer, TORCH, members=(i,), save_strategy="no")
+        apart = run(tmp_path, Trainer, TORCH, members=(i,), **options)
         assert [rate[i] for rate in rates] == [rate for (rate,) in apart[0]]
         torch.testing.assert_close(weight[i], apart[1][0])
     assert len({tuple(rate) for rate in rates}) > 2
