@@ -97,9 +97,9 @@ def ours_for(kind, **options):
     return lambda optimizer: kind(optimizer, **SETTINGS | options)
 
 
-def lanes_for(optimizer):
+def lanes_for(optimizer, **options):
     device = optimizer.param_groups[0]["params"][0].device
-    lanes = PlateauLanes(2, 0.2, device=device, **SETTINGS)
+    lanes = PlateauLanes(2, 0.2, device=device, **SETTINGS | options)
     LaneLR(optimizer, lanes)
     return lanes
 
@@ -193,6 +193,22 @@ def test_lanes_of_one_parameter_have_the_rates_of_separate_runs(tmp_path, device
     assert len({tuple(rate) for rate in rates}) > 2
     assert int(made.lr_scheduler.lanes.num_steps) == EPOCHS
     assert made.lr_scheduler.get_last_lr() == made.lr_scheduler.lanes.lr.tolist()
+
+
+@pytest.mark.parametrize(("mode", "greater"), [("min", False), ("max", True)])
+def test_lanes_may_be_made_when_training_begins_and_their_mode_is_checked(mode, greater, tmp_path):
+    class Late(VectorTrainer):
+        def create_scheduler(self, *_, **__):
+            self.lr_scheduler = lanes_for(self.optimizer, mode=mode)
+            return self.lr_scheduler
+
+    late = {**LANES, "trainer": Late, "kind": lambda _: None, "save_strategy": "no"}
+    rates, weights, _ = run(tmp_path, **late, greater_is_better=greater)
+    assert len({tuple(rate) for rate in rates}) > 1
+    if mode == "min":
+        assert_same((rates, weights), run(tmp_path, **LANES, save_strategy="no"))
+    with pytest.raises(ValueError, match=f"as greater_is_better is {not greater} .* got '{mode}'"):
+        run(tmp_path, **late, greater_is_better=not greater)
 
 
 @pytest.fixture(scope="module")

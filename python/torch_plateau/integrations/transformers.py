@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -36,8 +35,8 @@ __all__ = ["PlateauTrainerMixin"]
 class PlateauTrainerMixin(Trainer):
     """Step a plateau, of one metric or of a vector, once for each evaluation.
 
-    Stands before ``Trainer`` among the bases. Hand the scheduler in as ``optimizers=``, or return
-    it from ``create_scheduler``. It may be torch's ``ReduceLROnPlateau``, ours,
+    Stands before ``Trainer`` among the bases. Hand the scheduler in as ``optimizers=``, or set
+    ``self.lr_scheduler`` in ``create_scheduler``. It may be torch's ``ReduceLROnPlateau``, ours,
     ``BatchedReduceLROnPlateau`` or the ``PlateauLanes`` of an optimizer with a ``LaneLR`` or of our
     own; the trainer saves its state as ``scheduler.pt`` and resumes it. Lanes are
     ``trainer.lr_scheduler.lanes`` from then on. The trainer clips the gradients of all of them
@@ -48,11 +47,11 @@ class PlateauTrainerMixin(Trainer):
     ``greater_is_better``, which transformers derives from ``metric_for_best_model`` unless told;
     with a mode for each lane, that of one lane at least.
 
+    Raises ValueError as the scheduler is handed in or set if the two contradict each other.
+
     The trainer reads the rate after each training step, which synchronises if it is a tensor on a
     GPU; with this class it is read when it is logged. That rate is the first group's ``lr``: with a
     ``LaneLR`` the factor that all lanes share.
-
-    Raises ValueError when training begins if the two contradict each other.
     """
 
     @property
@@ -62,7 +61,9 @@ class PlateauTrainerMixin(Trainer):
 
     @lr_scheduler.setter
     def lr_scheduler(self, given: Any) -> None:
-        self._scheduler = SchedulerOfLanes(given) if isinstance(given, PlateauLanes) else given
+        scheduler = SchedulerOfLanes(given) if isinstance(given, PlateauLanes) else given
+        self._check_mode(scheduler)
+        self._scheduler = scheduler
 
     def plateau_metrics(self, metrics: Mapping[str, Any]) -> Any:
         """Return what the scheduler gets of one evaluation's metrics; override for a vector.
@@ -85,21 +86,7 @@ class PlateauTrainerMixin(Trainer):
         name = self.args.metric_for_best_model or "loss"
         return name if name.startswith("eval_") else f"eval_{name}"
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> Any:
-        """Create or take the scheduler as the trainer does, and check its mode."""
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        self._check_mode()
-        return scheduler
-
-    def train(self, *args: Any, **options: Any) -> Any:
-        """Train as the trainer does; the mode of a scheduler that was handed in is checked."""
-        self._check_mode()
-        return super().train(*args, **options)
-
-    def _check_mode(self) -> None:
-        scheduler = self.lr_scheduler
+    def _check_mode(self, scheduler: Any) -> None:
         greater = self.args.greater_is_better
         if greater is None or not isinstance(scheduler, ReduceLROnPlateau):
             return
