@@ -7,7 +7,6 @@ import json
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
+from processes import in_two_processes
 from torch_plateau import BatchedReduceLROnPlateau, LaneLR, PlateauLanes, ReduceLROnPlateau
 from torch_plateau.integrations.accelerate import AcceleratedPlateau
 
@@ -120,8 +120,8 @@ def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(policy, tmp_p
 
 @BOTH
 def test_accumulation_drops_validations_of_a_scheduler_that_is_prepared_and_none_of_ours(policy):
-    def steps(prepared):
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    def steps(prepared, **options):
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3, **options)
         model, (train, _) = line(), data()
         model, optimizer = accelerator.prepare(model, SGD(model.parameters(), lr=0.1))
         scheduler = policy(optimizer, patience=100)
@@ -139,27 +139,8 @@ def test_accumulation_drops_validations_of_a_scheduler_that_is_prepared_and_none
         return scheduler.num_bad_epochs + 1  # the first is the best
 
     assert steps(prepared=True) == 2
+    assert steps(prepared=True, step_scheduler_with_optimizer=False) == 8
     assert steps(prepared=False) == 8
-
-
-def in_two_processes(*arguments):
-    """Run this file in two processes of gloo; return what each prints, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, *arguments],
-            env={**shared, "MASTER_PORT": str(port), "RANK": str(i), "LOCAL_RANK": str(i)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    said = [each.communicate(timeout=120)[0] for each in started]
-    assert [each.returncode for each in started] == [0, 0]
-    return [json.loads(each.splitlines()[-1]) for each in said]
 
 
 def in_a_process():
@@ -169,16 +150,17 @@ def in_a_process():
     rank, found = accelerator.process_index, {}
     metrics = [[1.0 / (epoch // 3 + 1), 2.0 - rank] for epoch in range(12)]
     for name, policy in (("theirs", THEIRS), ("ours", ReduceLROnPlateau)):
-        for prepared in (True, False):
+        for way in ("prepared", "prepared, by its own steps", "wrapped"):
             optimizer = accelerator.prepare(SGD(line().parameters(), lr=0.1))
             scheduler = policy(optimizer, patience=100)
-            if prepared:
-                plateau = accelerator.prepare(scheduler)
-            else:
+            accelerator.step_scheduler_with_optimizer = way == "prepared"
+            if way == "wrapped":
                 plateau = AcceleratedPlateau(accelerator, scheduler)
+            else:
+                plateau = accelerator.prepare(scheduler)
             for _ in metrics:
                 plateau.step(1.0)
-            found[f"{name}, {'prepared' if prepared else 'wrapped'}"] = scheduler.num_bad_epochs + 1
+            found[f"{name}, {way}"] = scheduler.num_bad_epochs + 1
     # of rank 0 and 1, whose mean decides; the second of one rank is NaN for a while
     lanes = PlateauLanes(2, 0.1, patience=1, factor=0.5)
     plateau, rates = AcceleratedPlateau(accelerator, lanes), []
@@ -192,12 +174,14 @@ def in_a_process():
 
 
 def test_two_processes_count_a_validation_once_and_agree():
-    first, second = in_two_processes("rank")
+    first, second = in_two_processes(__file__, "rank")
     assert first == second
     assert first["steps"] == {
         "theirs, prepared": 24,
+        "theirs, prepared, by its own steps": 12,
         "theirs, wrapped": 12,
         "ours, prepared": 24,
+        "ours, prepared, by its own steps": 12,
         "ours, wrapped": 12,
     }
     optimizers = [SGD([torch.zeros(1)], lr=0.1) for _ in range(2)]
@@ -213,26 +197,31 @@ def test_two_processes_count_a_validation_once_and_agree():
     assert len({tuple(each) for each in first["rates"]}) > 3
 
 
-def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_of_its_own():
-    accelerator, (train, (x, y)) = Accelerator(cpu=True), data()
+def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_of_its_own(
+    device,
+):
+    accelerator = Accelerator(cpu=device == "cpu")
+    train, (x, y) = data()
     random = torch.Generator().manual_seed(2)
-    weight = nn.Parameter(torch.randn(3, 4, 1, generator=random, dtype=torch.float64))
+    drawn = torch.randn(3, 4, 1, generator=random, dtype=torch.float64)
+    weight = nn.Parameter(drawn.to(device))
     begun, start = weight.detach().clone(), [0.4, 0.2, 0.1]
-    lanes = PlateauLanes(3, start, **SETTINGS)
+    lanes = PlateauLanes(3, start, device=device, **SETTINGS)
     optimizer = accelerator.prepare(SGD([weight], lr=1.0))
     LaneLR(optimizer, lanes)
     plateau, rates = AcceleratedPlateau(accelerator, lanes), []
 
-    def losses(x, y):
-        return (x.double() @ weight - y.double()).square().mean((1, 2))
+    def losses(x, y, weight):
+        x, y = (each.to(device, torch.float64) for each in (x, y))
+        return (x @ weight - y).square().mean((-2, -1))
 
     for _ in range(EPOCHS):
         rates.append(lanes.lr_master.tolist())
         for inputs, targets in train:
             optimizer.zero_grad()
-            accelerator.backward(losses(inputs, targets).sum())
+            accelerator.backward(losses(inputs, targets, weight).sum())
             optimizer.step()
-        plateau.step(losses(x, y).detach())
+        plateau.step(losses(x, y, weight).detach())
     for i, rate in enumerate(start):
         alone = nn.Parameter(begun[i].clone())
         single, expected = SGD([alone], lr=rate), []
@@ -241,9 +230,9 @@ def test_a_vector_of_metrics_cuts_each_lane_of_a_prepared_optimizer_as_in_a_run_
             expected.append(single.param_groups[0]["lr"])
             for inputs, targets in train:
                 single.zero_grad()
-                (inputs.double() @ alone - targets.double()).square().mean().backward()
+                losses(inputs, targets, alone).backward()
                 single.step()
-            scheduler.step((x.double() @ alone - y.double()).square().mean().detach())
+            scheduler.step(losses(x, y, alone).detach())
         assert [each[i] for each in rates] == expected
         torch.testing.assert_close(weight[i], alone, rtol=1e-9, atol=1e-12)
     assert len({tuple(each) for each in rates}) > 3

@@ -148,6 +148,59 @@ def test_several_optimizers_are_cut_together():
     assert seen[5]["learning_rate_two"] == float(np.float32(0.008))
 
 
+def heads(*names):
+    """A model with a head for each name, trained by an optimizer of that name."""
+    keras.utils.set_random_seed(0)
+    into = keras.layers.Input((4,))
+    start = keras.initializers.Ones()
+    layers = {name: keras.layers.Dense(1, kernel_initializer=start, name=name) for name in names}
+    model = keras.Model(into, {name: layer(into) for name, layer in layers.items()})
+    each = {name: keras.optimizers.SGD({"a": 0.3, "b": 0.1}[name], name=name) for name in names}
+    first, *others = names
+    mapped = keras.optimizers.OptimizerMap(each[first], {f"{o}/.*": each[o] for o in others})
+    model.compile(keras.optimizers.MultiOptimizer(mapped), dict.fromkeys(names, "mse"))
+    return model
+
+
+def fit_heads(*names, optimizers=None):
+    """Train with a callback for each head; return the rates and weights of each."""
+    model, (x, y) = heads(*names), data()
+    monitor = "val_{}_loss" if len(names) > 1 else "val_loss"
+    settings = {"factor": 0.5, "patience": 0, "min_delta": 0.05, "mode": "min"}
+    history = model.fit(
+        x,
+        dict.fromkeys(names, y),
+        validation_split=0.25,
+        epochs=EPOCHS,
+        batch_size=16,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            OURS(monitor.format(name), **settings, optimizer=name) for name in optimizers or names
+        ],
+    )
+    rates = {name: history.history[f"learning_rate_{name}"] for name in names}
+    return rates, {name: model.get_layer(name).get_weights() for name in names}
+
+
+def test_optimizers_with_a_callback_each_are_cut_by_a_metric_each_as_in_separate_fits(device):
+    rtol = 0.0 if device == "cpu" else 1e-5
+    with keras.device("cpu" if device == "cpu" else "cuda:0"):
+        rates, weights = fit_heads("a", "b")
+        for name in ("a", "b"):
+            alone, weights_alone = fit_heads(name)
+            assert rates[name] == alone[name]
+            assert len(set(rates[name])) > 2
+            for mine, theirs in zip(weights[name], weights_alone[name], strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=rtol)
+    assert rates["a"] != [3 * rate for rate in rates["b"]]
+
+
+def test_an_optimizer_that_the_model_has_not_is_refused_when_training_begins():
+    with pytest.raises(ValueError, match=r"optimizer: expected one of \['b', 'a'\], got 'c'"):
+        fit_heads("a", "b", optimizers=["c"])
+
+
 # -- killed and resumed ---------------------------------------------------------------------------
 
 

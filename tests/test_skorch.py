@@ -206,34 +206,29 @@ class SumOfLosses(torch.nn.Module):
         return (predictions - y).square().mean((1, 2)).sum()
 
 
-def losses_of_members(net):
-    x, y = data()
+def losses_of(net):
+    """The loss of the net, or one for each of its members."""
+    x, y = (torch.from_numpy(each[48:]).to(net.device) for each in data())
     with torch.no_grad():
-        predictions = net.module_(torch.from_numpy(x[48:]))
-    return (predictions - torch.from_numpy(y[48:])).square().mean((1, 2))
+        return (net.module_(x) - y).square().mean((-2, -1))
 
 
-def loss_of_one(net):
-    x, y = data()
-    with torch.no_grad():
-        return (net.module_(torch.from_numpy(x[48:])) - torch.from_numpy(y[48:])).square().mean()
-
-
-def test_a_vector_for_the_param_groups_of_a_net_is_as_many_nets():
-    settings = {**SETTINGS, "monitor": losses_of_members}
+def test_a_vector_for_the_param_groups_of_a_net_is_as_many_nets(device):
+    settings = {**SETTINGS, "monitor": losses_of}
     groups = [(f"members.{i}.*", {"lr": rate}) for i, rate in enumerate(RATES)]
     net = net_with(
         PlateauScheduler(policy=BatchedReduceLROnPlateau, **settings),
         module=Members,
         criterion=SumOfLosses,
         optimizer__param_groups=groups,
+        device=device,
     )
     fit(net)
     rates = list(zip(*net.history[:, "event_lr"], strict=True))
     assert len(set(rates)) == 3
     for member, lr, ours in zip(net.module_.members, RATES, rates, strict=True):
-        callback = LRScheduler(policy=TORCHS, **{**SETTINGS, "monitor": loss_of_one})
-        theirs = fit(net_with(callback, lr=lr))
+        callback = LRScheduler(policy=TORCHS, **{**SETTINGS, "monitor": losses_of})
+        theirs = fit(net_with(callback, lr=lr, device=device))
         assert list(ours) == rates_of(theirs)
         torch.testing.assert_close(member.weight, theirs.module_.weight, rtol=1e-5, atol=1e-6)
 

@@ -27,9 +27,11 @@ class AcceleratedPlateau:
             plateau.step(val_loss)                                  of this process's part
 
     ``prepare`` ties the steps of a scheduler to those of the optimizer: a plateau then counts a
-    validation once for each process, and not at all while gradients are accumulated. Here a call
-    is a step. The metric is that of all processes: one collective, after which all decide by the
-    same number, so their rates stay equal, bit for bit; NaN of one is NaN of all.
+    validation once for each process, and not at all while gradients are accumulated.
+    ``Accelerator(step_scheduler_with_optimizer=False)`` unties them, and leaves each process its
+    own metric. Here a call is a step too, and the metric is that of all processes: one collective,
+    after which all decide by the same number, so their rates stay equal, bit for bit; NaN of one
+    is NaN of all.
 
     Args:
         accelerator: Its ``save_state`` and ``load_state`` have the scheduler's state from here on.

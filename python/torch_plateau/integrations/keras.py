@@ -16,9 +16,6 @@ from ..saving import save_atomically
 
 __all__ = ["ReduceLROnPlateau"]
 
-# With these the core decides by another number than Keras compares.
-_OTHER_METRIC = {"smoothing", "accumulate", "window", "threshold_mode"}
-
 
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]  # no types
     """``keras.callbacks.ReduceLROnPlateau`` with the same rates, and what that has not.
@@ -34,12 +31,13 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             ``initial_epoch`` say so) goes on with it, rates included; one from epoch 0 on begins
             anew. It stands apart from the folder of ``BackupAndRestore``, which is deleted.
         counting: ``"keras"`` or ``"torch"``: whose bad epochs.
+        optimizer: That of a ``MultiOptimizer`` which is cut, by its name; unless told all, by one
+            metric. With a callback for each, each has a metric and a plateau of its own.
         options: Other settings of docs/settings.md, such as ``initial_patience`` (until the first
             cut) or ``stop_patience``. A lane that they finish ends the training;
             ``lanes.stop_reasons()`` says why.
 
     Rates that other code sets are cut from: they are read at each epoch, which synchronises.
-
     Raises TypeError or ValueError for what is of a wrong kind or out of range. Warns if the logs
     have no such metric, and if a training that goes on finds no state of its epoch.
     """
@@ -57,6 +55,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
         *,
         state_path: str | os.PathLike[str] | None = None,
         counting: Literal["keras", "torch"] = "keras",
+        optimizer: str | None = None,
         **options: Any,
     ) -> None:
         if mode not in ("auto", "min", "max"):
@@ -66,21 +65,23 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
         given: dict[str, Any] = {"factor": factor, "patience": patience, "cooldown": cooldown}
         given |= {"threshold": self.min_delta, "threshold_mode": "abs", "counting": counting}
         self._settings = {**given, "min_lr": floor, "eps": 0.0, **options}
-        self._as_keras = counting == "keras" and _OTHER_METRIC.isdisjoint(options)
+        # With these the core decides by another number than Keras compares.
+        other = {"smoothing", "accumulate", "window", "threshold_mode"}
+        self._as_keras = counting == "keras" and other.isdisjoint(options)
         PlateauLanes(1, 0.0, **self._settings)  # which checks them
-        self.state_path = state_path
+        self.state_path, self.optimizer = state_path, optimizer
         self.lanes: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin anew; called by Keras."""
         super().on_train_begin(logs)
-        self.lanes, self._begun = None, False
+        self._optimizers()  # checks the name
+        self.lanes = None
         self._states: dict[int, dict[str, Any]] = {}  # by epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Take up the state of a training that goes on: what restores it has done so by now."""
-        begun, self._begun = self._begun, True
-        if begun or epoch == 0 or self.state_path is None:
+        if self.lanes is not None or epoch == 0 or self.state_path is None:
             return
         if os.path.exists(self.state_path):
             self._states = torch.load(self.state_path, weights_only=True)
@@ -89,12 +90,9 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             self.lanes.load_state_dict(self._states[epoch])
             self._publish()
         else:
-            warnings.warn(
-                f"state_path: expected the state after {epoch} epochs in {self.state_path!s}, got "
-                f"those after {sorted(self._states)}; the plateau begins anew",
-                UserWarning,
-                stacklevel=2,
-            )
+            says = f"state_path: expected the state after {epoch} epochs in {self.state_path!s}, "
+            says += f"got those after {sorted(self._states)}; the plateau begins anew"
+            warnings.warn(says, UserWarning, stacklevel=2)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Take one step with the metric of the epoch, and save the state."""
@@ -103,12 +101,10 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
         if self.lanes is None:
             self.lanes = self._lanes("min" if self.monitor_op(0.0, 1.0) else "max")
         rates = [float(each.learning_rate) for each in self._optimizers()]
-        if hasattr(self.model.optimizer, "optimizers"):
-            logs |= {f"learning_rate_{o.name}": float(o.learning_rate) for o in self._optimizers()}
-        else:
-            logs["learning_rate"] = rates[0]
-        metric = logs.get(self.monitor)
-        if metric is None:
+        several = hasattr(self.model.optimizer, "optimizers")
+        for each, rate in zip(self._optimizers(), rates, strict=True):
+            logs[f"learning_rate_{each.name}" if several else "learning_rate"] = rate
+        if (metric := logs.get(self.monitor)) is None:
             says = f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}; the rate stays"
             warnings.warn(says, UserWarning, stacklevel=2)
         else:
@@ -125,7 +121,12 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
             save_atomically(self._states, self.state_path)
 
     def _optimizers(self) -> list[Any]:
-        return list(getattr(self.model.optimizer, "optimizers", [self.model.optimizer]))
+        every = list(getattr(self.model.optimizer, "optimizers", [self.model.optimizer]))
+        found = [each for each in every if self.optimizer is None or each.name == self.optimizer]
+        if not found:
+            names = [each.name for each in every]
+            raise ValueError(f"optimizer: expected one of {names}, got {self.optimizer!r}")
+        return found
 
     def _lanes(self, mode: str) -> PlateauLanes:
         rates = [float(each.learning_rate) for each in self._optimizers()]
@@ -142,8 +143,7 @@ class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc
         best = self.lanes.best.item()
         sign = -1.0 if self.lanes.settings["mode"] == "min" else 1.0
         bar = best + sign * abs(self.min_delta)
-        ours = sign * metric > sign * bar
         theirs = math.isinf(best) or bool(self._is_improvement(metric, best))
-        if not self._as_keras or ours == theirs or math.isnan(metric):
+        if not self._as_keras or math.isnan(metric) or theirs == (sign * metric > sign * bar):
             return metric
         return math.nextafter(bar, sign * math.inf) if theirs else bar

@@ -9,6 +9,8 @@
 transformers' own ``GreedyLR`` also raises the rate while a metric keeps improving, one rate for the
 whole model: take it to have it by a name in ``TrainingArguments``, and ``rule="greedy"`` of our
 ``BatchedReduceLROnPlateau`` for many rates, rates on a GPU or a state that stands with the others.
+The rates are the same, bit for bit; GreedyLR's ``warmup`` is ``raise_cooldown`` there, its
+``reset_start`` is ``reset_at_min``, and ``smooth=True`` with a ``window_size`` is ``window``.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ..lanes.lanes import PlateauLanes
+from .plateaus import SchedulerOfLanes
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -30,17 +35,35 @@ __all__ = ["PlateauTrainerMixin"]
 class PlateauTrainerMixin(Trainer):
     """Step a plateau, of one metric or of a vector, once for each evaluation.
 
-    Stands before ``Trainer`` among the bases. Hand the scheduler in as ``optimizers=``, or return
-    it from ``create_scheduler``. It may be torch's ``ReduceLROnPlateau``, ours or
-    ``BatchedReduceLROnPlateau``; the trainer saves its state as ``scheduler.pt`` and resumes it.
+    Stands before ``Trainer`` among the bases. Hand the scheduler in as ``optimizers=``, or set
+    ``self.lr_scheduler`` in ``create_scheduler``. It may be torch's ``ReduceLROnPlateau``, ours,
+    ``BatchedReduceLROnPlateau`` or the ``PlateauLanes`` of an optimizer with a ``LaneLR`` or of our
+    own; the trainer saves its state as ``scheduler.pt`` and resumes it. Lanes are
+    ``trainer.lr_scheduler.lanes`` from then on. The trainer clips the gradients of all of them
+    together unless ``max_grad_norm=0``.
 
     Its metric is :meth:`plateau_metrics`, by default that of ``metric_for_best_model``, and
     ``eval_loss`` where this is not set. The scheduler's mode must be that of
     ``greater_is_better``, which transformers derives from ``metric_for_best_model`` unless told;
     with a mode for each lane, that of one lane at least.
 
-    Raises ValueError when training begins if the two contradict each other.
+    Raises ValueError as the scheduler is handed in or set if the two contradict each other.
+
+    The trainer reads the rate after each training step, which synchronises if it is a tensor on a
+    GPU; with this class it is read when it is logged. That rate is the first group's ``lr``: with a
+    ``LaneLR`` the factor that all lanes share.
     """
+
+    @property
+    def lr_scheduler(self) -> Any:
+        """The scheduler; lanes stand in it as ``lanes``."""
+        return self._scheduler
+
+    @lr_scheduler.setter
+    def lr_scheduler(self, given: Any) -> None:
+        scheduler = SchedulerOfLanes(given) if isinstance(given, PlateauLanes) else given
+        self._check_mode(scheduler)
+        self._scheduler = scheduler
 
     def plateau_metrics(self, metrics: Mapping[str, Any]) -> Any:
         """Return what the scheduler gets of one evaluation's metrics; override for a vector.
@@ -63,21 +86,7 @@ class PlateauTrainerMixin(Trainer):
         name = self.args.metric_for_best_model or "loss"
         return name if name.startswith("eval_") else f"eval_{name}"
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> Any:
-        """Create or take the scheduler as the trainer does, and check its mode."""
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        self._check_mode()
-        return scheduler
-
-    def train(self, *args: Any, **options: Any) -> Any:
-        """Train as the trainer does; the mode of a scheduler that was handed in is checked."""
-        self._check_mode()
-        return super().train(*args, **options)
-
-    def _check_mode(self) -> None:
-        scheduler = self.lr_scheduler
+    def _check_mode(self, scheduler: Any) -> None:
         greater = self.args.greater_is_better
         if greater is None or not isinstance(scheduler, ReduceLROnPlateau):
             return
@@ -97,3 +106,18 @@ class PlateauTrainerMixin(Trainer):
         if plateau and not skip_scheduler:
             scheduler.step(self.plateau_metrics(metrics))
         return metrics
+
+    def _get_learning_rate(self) -> Any:
+        """Return the rate for the log; a plateau's tensor unread, as few steps are logged."""
+        optimizer: Any = self.optimizer
+        rate = optimizer.param_groups[0]["lr"]
+        if isinstance(rate, Tensor) and isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            return rate
+        return super()._get_learning_rate()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **options: Any) -> None:
+        """Log as the trainer does, the rate as a float."""
+        rate = options.get("learning_rate")
+        if isinstance(rate, Tensor) and self.control.should_log:
+            options["learning_rate"] = rate.item()
+        super()._maybe_log_save_evaluate(*args, **options)
