@@ -9,6 +9,7 @@ import os
 import pickle
 import time
 import warnings
+from contextlib import contextmanager
 from datetime import timedelta
 
 import numpy as np
@@ -378,11 +379,33 @@ def test_a_rank_that_raises_hangs_or_dies_is_an_error_for_the_others_and_none_st
 # -- one process ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def world(tmp_path):
-    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+@contextmanager
+def one_rank(folder, backend="gloo"):
+    dist.init_process_group(backend, f"file://{folder / 'store'}", rank=0, world_size=1)
     yield dist.group.WORLD
     dist.destroy_process_group()
+
+
+@contextmanager
+def no_wait(device):
+    """What waits for a GPU raises."""
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    yield
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def world(tmp_path):
+    with one_rank(tmp_path) as group:
+        yield group
+
+
+@pytest.fixture
+def world_of(tmp_path, device):
+    with one_rank(tmp_path, "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl") as group:
+        yield group
 
 
 def test_without_ranks_there_is_nothing_to_agree_on():
@@ -392,12 +415,54 @@ def test_without_ranks_there_is_nothing_to_agree_on():
         PlateauLanes(2, 0.1, process_group=Agreement())
 
 
-def test_one_rank_alone_steps_as_without_a_group(world):
-    lanes = PlateauLanes(2, 0.1, process_group=world, **SETTINGS)
-    plain = PlateauLanes(2, 0.1, **SETTINGS)  # which one rank is not warned of
-    for metrics in ([1.0, 2.0], [math.nan, 1.0], [3.0, -math.inf]):
-        assert torch.equal(lanes.step(metrics), plain.step(metrics))
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_one_rank_alone_steps_as_without_a_group_and_waits_for_no_device(
+    world_of, device, reduction
+):
+    lanes = PlateauLanes(
+        50, 0.1, device=device, process_group=Agreement(world_of, reduction), **SETTINGS
+    )
+    plain = PlateauLanes(50, 0.1, device=device, **SETTINGS)  # one rank is not warned of
+    metrics, active = (each.to(device) for each in metrics_of(0, reduction, 20, 50))
+    alone = metrics if reduction != "ratio" else metrics[:, 0] / metrics[:, 1]
+    lanes.step(metrics[0])  # NCCL waits once
+    plain.step(alone[0])
+    with no_wait(device):
+        for row, one, mask in zip(metrics, alone, active, strict=True):
+            lanes.step(row)
+            lanes.step(row, active=mask)
+            plain.step(one)
+            plain.step(one, active=mask)
+    assert torch.equal(lanes.lr_master, plain.lr_master)
     assert torch.equal(lanes.best, plain.best)
+    assert torch.equal(lanes.num_bad_epochs, plain.num_bad_epochs)
+
+
+@pytest.mark.parametrize("device", ["cuda"])
+def test_a_captured_step_agrees_in_every_replay(world_of, device):
+    lanes = PlateauLanes(50, 0.1, device=device, process_group=world_of, **SETTINGS)
+    plain = PlateauLanes(50, 0.1, device=device, **SETTINGS)
+    metrics = metrics_of(0, "mean", 20, 50)[0].to(device)
+    row = metrics[0].clone()
+    lanes.step(row)
+    plain.step(row)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        lanes.step(row)
+    for each in metrics:
+        row.copy_(each)
+        graph.replay()
+        plain.step(each)
+    assert torch.equal(lanes.lr_master, plain.lr_master)
+
+
+def test_the_drop_in_agrees_on_tensors_where_they_are(world_of, device):
+    scheduler = ReduceLROnPlateau(*models(1), process_group=world_of, **SETTINGS)
+    plain = ReduceLROnPlateau(*models(1), **SETTINGS)
+    for metric in metrics_of(0, "mean", 20, 1)[0]:
+        scheduler.step(metric.to(device))
+        plain.step(metric)
+    assert scheduler.state_dict() == plain.state_dict()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the graph breaks there, as torch says
