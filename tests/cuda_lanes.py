@@ -1,4 +1,7 @@
-"""Lanes that the CUDA tests share: some of each setting, and an ensemble that trains."""
+"""What the CUDA tests share: waits that raise, lanes of each setting, an ensemble that trains."""
+
+import contextlib
+import warnings
 
 import torch
 from torch.func import grad, vmap
@@ -6,6 +9,23 @@ from torch.optim import AdamW
 
 from oracle import TorchLanes, same_bits
 from torch_plateau import LaneLR, PlateauLanes
+
+
+@contextlib.contextmanager
+def sync_debug_mode(mode, device="cuda"):
+    """What torch does about a call that waits for a GPU, "error" or "warn"; nothing on a CPU."""
+    if str(device) == "cpu":
+        yield
+        return
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+        torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def noisy(steps, n, dtype=torch.float64):

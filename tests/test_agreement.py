@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import SGD, lr_scheduler
 from torch.profiler import ProfilerActivity, profile
 
+from cuda_lanes import sync_debug_mode
 from ranks import begin, done, run_ranks
 from torch_plateau import BatchedReduceLROnPlateau, PlateauLanes, ReduceLROnPlateau, compose
 from torch_plateau.distributed import Agreement
@@ -386,16 +387,6 @@ def one_rank(folder, backend="gloo"):
     dist.destroy_process_group()
 
 
-@contextmanager
-def no_wait(device):
-    """What waits for a GPU raises."""
-    if device == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-    yield
-    if device == "cuda":
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.fixture
 def world(tmp_path):
     with one_rank(tmp_path) as group:
@@ -427,7 +418,7 @@ def test_one_rank_alone_steps_as_without_a_group_and_waits_for_no_device(
     alone = metrics if reduction != "ratio" else metrics[:, 0] / metrics[:, 1]
     lanes.step(metrics[0])  # NCCL waits once
     plain.step(alone[0])
-    with no_wait(device):
+    with sync_debug_mode("error", device):
         for row, one, mask in zip(metrics, alone, active, strict=True):
             lanes.step(row)
             lanes.step(row, active=mask)

@@ -1,6 +1,5 @@
 """What only a GPU can show: that nothing waits, one kernel a step, devices, and many lanes."""
 
-import contextlib
 import io
 import json
 import time
@@ -11,30 +10,15 @@ import torch
 from torch.optim import SGD, Adadelta, Adagrad, Adamax, AdamW, NAdam, RAdam, RMSprop
 from torch.profiler import ProfilerActivity, profile
 
-from cuda_lanes import SETTINGS, Ensemble, assert_same, noisy, varied
+from cuda_lanes import SETTINGS, Ensemble, assert_same, noisy, sync_debug_mode, varied
 from oracle import TorchLanes, assert_same_state
 from torch_plateau import BatchedReduceLROnPlateau, PlateauLanes
-
-# torch says so where the mode is set
-pytestmark = pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 
 
 @pytest.fixture
 def cuda(cuda_devices):
     """One CUDA device, the current one."""
     return cuda_devices[0]
-
-
-@contextlib.contextmanager
-def sync_debug_mode(mode):
-    """What torch does about a call that waits for the device: "error" or "warn"."""
-    torch.cuda.synchronize()
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode(mode)
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
 
 
 # -- nothing waits for the device -----------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cuda_lanes import sync_debug_mode
 from oracle import same_bits
 from torch_plateau import (
     LaneBest,
@@ -215,7 +216,6 @@ def assert_same(lanes, twin):
 
 
 @each_setting
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_no_part_of_a_life_in_place_waits(settings, cuda_devices):
     device = cuda_devices[0]
     lanes, twin = (PlateauLanes(N, 0.1, device=d, **settings) for d in (device, "cpu"))
@@ -223,31 +223,22 @@ def test_no_part_of_a_life_in_place_waits(settings, cuda_devices):
     live, same = live_through(lanes, params, device), live_through(twin, [torch.zeros(N, 3)], "cpu")
     for row in noisy(10):
         metrics = row.to(device)
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with sync_debug_mode("error"):
             lanes.step(metrics)
             live()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         twin.step(row)
         same()
         assert_same(lanes, twin)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_no_move_of_a_stack_waits(cuda_devices):
     device = cuda_devices[0]
     stack = stack_on(PlateauLanes(N, 0.1, device=device), device)
     twin = stack_on(PlateauLanes(N, 0.1), "cpu")
     moves, same = move_through(stack, device), move_through(twin, "cpu")
     moves(), same()  # the first makes the optimizer's state
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with sync_debug_mode("error"):
         moves()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     same()
     for ours, theirs in zip(stack.params.values(), twin.params.values(), strict=True):
         assert torch.allclose(ours.cpu(), theirs)
