@@ -64,8 +64,7 @@ it is not refused. On a GPU an optimizer
   the scheduler warns with what to set,
 * **refuses** it if it cannot use one: the scheduler says so when it is built.
 
-Where nothing stands it has no such option. Other options are as they are unless told. The column
-`capturable=True` was not trained with, for it needs a GPU: its words are waits that were counted.
+Where nothing stands it has no such option. Other options are as they are unless told.
 
 | optimizer | as it is | `fused=True` | `foreach=True` | `capturable=True` | cure, or note |
 |---|---|---|---|---|---|
@@ -83,13 +82,13 @@ fake GPU tensors where there is no GPU.
 | torch | on | trains | counts waits |
 |---|---|---|---|
 | 2.10.0 | CPU | passed | passed, with fake tensors |
-| 2.11 | GPU (H200) | not run | passed |
+| 2.11.0 | GPU (H100, H200) | passed | passed |
 | 2.13.0 | CPU | passed | passed, with fake tensors |
 | 2.14.1 | CPU | passed | passed, with fake tensors |
 
 One cell differs: on a GPU torch itself refuses `Adagrad` with `fused=True` before 2.13; from then
 on its word is that of fake tensors, for it was not run on a GPU. Of `Rprop` the reads of its rate
-were counted on the CPU, with and without `foreach`; with `capturable=True` it was not run.
+were counted on the CPU, with and without `foreach`.
 """
 
 
