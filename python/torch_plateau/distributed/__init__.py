@@ -1,5 +1,6 @@
-"""Many processes: ranks that agree on what all of them decide."""
+"""Many processes: ranks that agree on what all decide, and ranks with lanes of their own."""
 
-from .agreement import Agreement
+from ..lanes.agreement import Agreement
+from .shard import LaneShard
 
-__all__ = ["Agreement"]
+__all__ = ["Agreement", "LaneShard"]

@@ -11,9 +11,9 @@ from torch.compiler import is_dynamo_compiling
 from typing_extensions import Self
 
 from .. import _core
-from ..distributed.agreement import Agreement, agreement_of
-from ..distributed.comparison import State
+from .agreement import Agreement, agreement_of
 from .changes import changed, changed_for_all
+from .comparison import State
 from .device import check_device, check_dtype
 from .events import Cuts, read_events
 from .halving import halved

@@ -12,7 +12,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
-from ..distributed.agreement import agreement_of
+from ..lanes.agreement import agreement_of
 from ..lanes.inputs import mask_of
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of

@@ -13,8 +13,8 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from .. import _core
-from ..distributed.agreement import Agreement, agreement_of
-from ..distributed.comparison import State
+from ..lanes.agreement import Agreement, agreement_of
+from ..lanes.comparison import State
 from ..lanes.inputs import one_metric
 from ..lanes.readable import kind_of
 from ..lanes.table import SETTINGS

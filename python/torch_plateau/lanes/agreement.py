@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..lanes.inputs import mask_of, one_metric, readable
-from ..lanes.readable import kind_of
-from ..lanes.values import shown
 from .comparison import State, compare
+from .inputs import mask_of, one_metric, readable
+from .readable import kind_of
+from .values import shown
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
