@@ -1,6 +1,7 @@
 """Ignite: a plateau that steps each time the evaluator completes.
 
-Against ignite's quick start two imports and two lines are new: the scheduler and its handler.
+Against ignite's quick start two imports and three lines are new: the scheduler, its handler, and an
+evaluator that runs on the validation data alone: the quick start's runs on the training data too.
 Needs ignite: pip install pytorch-ignite.
 """
 

@@ -106,6 +106,31 @@ def test_a_run_of_ignite_is_a_loop_with_torchs_class(kind):
     assert_same(with_handler(kind).run(), by_hand(TORCHS))
 
 
+def test_an_evaluator_that_runs_on_training_data_too_steps_twice_and_a_call_after_one_run_once():
+    def trained(attached):
+        training = Training()
+        scheduler = OURS(training.optimizer, **SETTINGS)
+        plateau = PlateauHandler(scheduler, "loss")
+        if attached:
+            training.evaluator.add_event_handler(Events.COMPLETED, plateau)
+
+        @training.trainer.on(Events.EPOCH_COMPLETED)
+        def evaluate():
+            training.evaluator.run([data_of(2), data_of(3)])
+            training.validate()
+            if not attached:
+                plateau(training.evaluator)
+                training.rates[-1] = scheduler.get_last_lr()[0]
+
+        return training.run(), scheduler.last_epoch
+
+    _, steps = trained(attached=True)
+    assert steps == 2 * EPOCHS
+    called, steps = trained(attached=False)
+    assert steps == EPOCHS
+    assert_same(called, by_hand(TORCHS))
+
+
 # -- ignite's own handler, and what it breaks -----------------------------------------------------
 
 
@@ -321,6 +346,15 @@ def test_a_name_that_the_engine_does_not_know_is_refused_with_those_that_it_does
     with pytest.raises(ValueError, match=r"expected one of \['loss'\].* got 'accuracy'"):
         training.evaluator.run([data_of(1)])
     assert scheduler.last_epoch == 0
+
+
+def test_a_handler_of_the_trainer_is_told_to_stand_at_the_evaluator():
+    training = Training()
+    handler = PlateauHandler(OURS(training.optimizer), "loss")
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED, handler)
+    training.trainer.logger.setLevel("CRITICAL")
+    with pytest.raises(ValueError, match=r"one of \[\].* got 'loss'; attach it to the evaluator"):
+        training.run()
 
 
 def test_the_example_cuts_the_rate_and_does_not_pass_the_floor(capsys):

@@ -406,6 +406,28 @@ def test_rates_are_logged_each_of_few_and_in_short_of_many(n, names, tmp_path):
     assert mine[0][1][f"plateau/lr/{names[2]}"] == pytest.approx(0.1 * n)
 
 
+@BOTH
+def test_a_plateau_that_is_kept_and_returned_is_refused_before_it_steps_twice(policy):
+    model = Model(counting(policy), returned=True)
+    with pytest.raises(ValueError, match=r"scheduler: expected .* keeps and does not return"):
+        trained(model, PlateauCallback())
+    assert model.plateau.steps == 0
+
+
+def test_a_fit_without_validation_is_warned_of():
+    model = Model(counting(ReduceLROnPlateau))
+    with pytest.warns(UserWarning, match="fit has no validation, so the rates stay"):
+        trained(model, PlateauCallback(), epochs=1, limit_val_batches=0)
+    assert model.plateau.steps == 0
+
+
+def test_a_scheduler_in_place_of_its_name_is_refused():
+    plateau = ReduceLROnPlateau(SGD([torch.zeros(1)], lr=0.1))
+    for wrong, kind in ((plateau, "ReduceLROnPlateau"), (None, "None")):
+        with pytest.raises(TypeError, match=f"scheduler: expected the name of .*, got {kind}"):
+            PlateauCallback(wrong)
+
+
 def test_what_is_not_there_is_refused_by_name():
     with pytest.raises(ValueError, match="scheduler: expected an attribute of Model, which"):
         trained(Model(), PlateauCallback("scheduler"))

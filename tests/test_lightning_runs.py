@@ -45,7 +45,8 @@ from test_lightning import (
     trained,
 )
 from torch_plateau import LaneLR, LaneStack, ReduceLROnPlateau
-from torch_plateau.integrations.lightning import MonitoredPlateau, PlateauCallback
+from torch_plateau.integrations.lightning import PlateauCallback
+from torch_plateau.integrations.lightning_cli import MonitoredPlateau
 from torch_plateau.integrations.logging import LaneLog
 
 __all__ = ["pytestmark"]  # the warnings of Lightning's own
@@ -350,7 +351,7 @@ def by_command_line(monkeypatch):
     return fitted
 
 
-OURS = "torch_plateau.integrations.lightning.MonitoredPlateau"
+OURS = "torch_plateau.integrations.lightning_cli.MonitoredPlateau"
 
 
 @pytest.mark.parametrize("plateau", ["ReduceLROnPlateau", OURS], ids=["torch's", "ours"])

@@ -313,6 +313,18 @@ def test_a_value_that_is_nan_fails_its_trial_and_no_other():
     assert trials.study.best_value == 2.0
 
 
+def test_a_study_that_maximizes_ranks_the_highest_of_lanes_whose_mode_is_max():
+    trials = LaneStudy(optuna.create_study(direction="maximize"), SPACE, 2)
+    lanes = PlateauLanes(2, lr=trials.ask()[1]["lr"], mode="max", max_steps=3)
+    for accuracies in ([0.3, 0.5], [0.9, 0.6], [0.4, 0.7]):
+        lanes.step(torch.tensor(accuracies, dtype=torch.float64))
+        trials.report(accuracies)
+        trials.tell(lanes.finished, lanes.best)
+    assert not trials.running.any()
+    assert [each.value for each in trials.study.trials] == [0.9, 0.7]
+    assert trials.study.best_trial.number == 0
+
+
 def test_free_lanes_are_passed_by():
     trials = small()
     trials.ask(1)
@@ -345,7 +357,7 @@ WRONG = {
     "two objectives": (
         lambda: LaneStudy(optuna.create_study(directions=["minimize"] * 2), SPACE, 2),
         TypeError,
-        "study: expected one of one objective",
+        "study: expected one of one objective, got one of 2",
     ),
     "no distribution": (
         lambda: LaneStudy(study_of(), {"lr": 0.1}, 2),

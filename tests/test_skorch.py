@@ -268,6 +268,14 @@ def test_a_policy_that_makes_no_plateau_is_refused():
         fit(net)
 
 
+@pytest.mark.parametrize("kind", [OURS, str], ids=["an instance", "a name"])
+def test_a_policy_that_cannot_be_called_is_refused(kind):
+    policy = kind(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+    expected = f"policy: expected a class or a function of the optimizer, got {kind.__name__}"
+    with pytest.raises(TypeError, match=expected):
+        fit(net_with(PlateauScheduler(policy=policy)))
+
+
 def test_a_monitor_that_is_not_in_the_history_is_refused():
     net = net_with(PlateauScheduler(monitor="accuracy"))
     with pytest.raises(ValueError, match=r"monitor: expected one of .*'valid_loss'.* 'accuracy'"):

@@ -118,12 +118,12 @@ def run(
 ):
     """Rates at the start of each epoch, and the weights at the end."""
     torch.set_num_threads(1)
-    defaults = {"metric_for_best_model": "loss", "save_strategy": "epoch", "logging_strategy": "no"}
+    defaults = {"metric_for_best_model": "loss", "logging_strategy": "no"}
+    defaults |= {"eval_strategy": "epoch", "save_strategy": "epoch"}
     args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=EPOCHS,
         per_device_train_batch_size=8,
-        eval_strategy="epoch",
         report_to=[],
         use_cpu=device == "cpu",
         disable_tqdm=True,
@@ -321,8 +321,44 @@ def test_lanes_may_have_modes_of_their_own_beside_that_of_greater_is_better(tmp_
 
 def test_an_evaluation_without_the_named_metric_is_refused_with_those_there_are(tmp_path):
     options = {"metric_for_best_model": "f1", "greater_is_better": False, "save_strategy": "no"}
-    with pytest.raises(KeyError, match=r"metric_for_best_model: expected one of .*got 'eval_f1'"):
+    with pytest.raises(ValueError, match=r"metric_for_best_model: expected one of .*got 'eval_f1'"):
         run(tmp_path, OursTrainer, OURS, **options)
+
+
+def test_without_a_plateau_or_evaluations_there_is_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="lr_scheduler: expected .*, got LambdaLR: .* nothing"):
+        run(tmp_path, OursTrainer, lambda _: None, save_strategy="no")
+    with pytest.warns(UserWarning, match="eval_strategy: expected .*, got 'no': .* nothing"):
+        rates, _, made = run(tmp_path, OursTrainer, OURS, save_strategy="no", eval_strategy="no")
+    assert made.lr_scheduler.last_epoch == 0
+    assert rates == [[0.2, 0.2]] * EPOCHS
+
+
+@pytest.mark.parametrize("kind", [TorchPlateau, ReduceLROnPlateau, BatchedReduceLROnPlateau])
+def test_a_scheduler_of_another_optimizer_than_the_trainers_is_refused(kind, tmp_path):
+    def another(_):
+        return kind(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+
+    with pytest.raises(ValueError, match=f"got a {kind.__name__} of another; hand in both"):
+        run(tmp_path, OursTrainer, another, save_strategy="no")
+
+
+def test_a_scheduler_of_several_optimizers_may_have_the_trainers_among_them(tmp_path):
+    def kind(optimizer):
+        other = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        return BatchedReduceLROnPlateau([optimizer, other], **SETTINGS)
+
+    rates, _, _ = run(tmp_path, VectorTrainer, kind, save_strategy="no")
+    assert len({rate for rate, _ in rates}) > 1
+
+
+def test_the_trainer_before_the_mixin_is_refused_and_a_trainer_of_ones_own_is_not(tmp_path):
+    with pytest.raises(TypeError, match="bases Trainer, PlateauTrainerMixin"):
+        type("Wrong", (Trainer, PlateauTrainerMixin), {})
+    mine = type("Mine", (Trainer,), {})
+    either_way = [type("Either", (mine, PlateauTrainerMixin), {}), OursTrainer]
+    first, second = (run(tmp_path, each, OURS, save_strategy="no") for each in either_way)
+    assert_same(first, second)
 
 
 def test_the_example_steps_once_for_each_evaluation(capsys):

@@ -29,6 +29,12 @@ class PlateauHandler:
         metric: The name of a metric of the engine, or a function from the engine to a metric: one
             number for a scheduler of one model, a vector of one for each lane otherwise.
 
+    Give validation an evaluator of its own: where one runs on the training data too, as in ignite's
+    quick start, each run would be a step. Or call the handler, after a run on the validation data::
+
+        evaluator.run(val_loader)
+        plateau(evaluator)
+
     Nothing but the step is done here, so rates stay as the scheduler has them: tensors, floors and
     all. A vector with a name comes from ignite on the CPU and goes to the lanes' device; one from
     a function is taken as it is, and does not synchronise. Ask the lanes themselves when to stop::
@@ -59,7 +65,7 @@ class PlateauHandler:
         self.metric = metric
 
     def __call__(self, engine: Engine) -> None:
-        """Take one step; called by ``engine``, the evaluator.
+        """Take one step; called by ``engine``, the evaluator, or with it.
 
         Raises ValueError if the engine has no metric of that name, and what the scheduler's own
         ``step`` does, with nothing changed.
@@ -72,9 +78,10 @@ class PlateauHandler:
 
     def _named(self, engine: Engine, name: str) -> Any:
         if name not in engine.state.metrics:
+            cure = "" if engine.state.metrics else "; attach it to the evaluator"
             raise ValueError(
                 f"metric: expected one of {sorted(engine.state.metrics)}, which the engine has, "
-                f"got {name!r}"
+                f"got {name!r}{cure}"
             )
         value = engine.state.metrics[name]
         # ignite has put tensors on the CPU

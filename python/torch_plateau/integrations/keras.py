@@ -20,9 +20,9 @@ __all__ = ["ReduceLROnPlateau"]
 class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]  # no types
     """``keras.callbacks.ReduceLROnPlateau`` with the same rates, and what that has not.
 
-    ``wait``, ``best`` and ``cooldown_counter`` can be read. Without further arguments each rate is
-    that of Keras' own callback, bit for bit, but for a first metric that is NaN: for Keras it is
-    the best for ever, and here it is a bad one.
+    Set ``KERAS_BACKEND=torch`` before this module is imported: it imports keras. ``wait``, ``best``
+    and ``cooldown_counter`` can be read. Without further arguments each rate is that of Keras' own,
+    bit for bit, but for a first metric that is NaN: for Keras the best for ever, here a bad one.
 
     Args:
         monitor, factor, patience, verbose, mode, min_delta, cooldown, min_lr: As in Keras.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, cli
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..lanes.lanes import PlateauLanes
-from ..optim import plateau
+from ..lanes.readable import kind_of
 from .plateaus import check_plateau, rates_of
 
-__all__ = ["MonitoredPlateau", "PlateauCallback"]
+__all__ = ["PlateauCallback"]
 
 FEW = 16  # rates up to which each is logged
 
@@ -53,8 +54,10 @@ class PlateauCallback(Callback):
     saves an epoch's last before its validation, which a resumed run then lacks, unless it has a
     ``monitor`` and ``save_on_train_epoch_end=False``.
 
-    Raises, when training begins, ValueError if the module has no such attribute and TypeError if it
-    is none of those; in a step ValueError if a metric is not there, and what the scheduler raises.
+    Raises TypeError if ``scheduler`` is neither a name nor a function; when training begins,
+    ValueError if the module has no such attribute or Lightning steps it too, TypeError if it is
+    none of those; in a step ValueError if a metric is not there, and what the scheduler raises.
+    Warns if the fit has no validation.
     """
 
     def __init__(
@@ -63,6 +66,11 @@ class PlateauCallback(Callback):
         metric: str | Sequence[str] | Callable[[Trainer, LightningModule], Any] = "val_loss",
         log: bool = False,
     ) -> None:
+        if not isinstance(scheduler, str) and not callable(scheduler):
+            raise TypeError(
+                "scheduler: expected the name of an attribute of the module, or a function of "
+                f"(trainer, module), got {kind_of(scheduler)}"
+            )
         self.named, self.metric, self.log = scheduler, metric, log
         self.scheduler: ReduceLROnPlateau | PlateauLanes | None = None
         self._loaded: Mapping[str, Any] | None = None
@@ -87,6 +95,13 @@ class PlateauCallback(Callback):
                 f"configure_optimizers sets, got {self.named!r}"
             )
         check_plateau(found)
+        if any(each.scheduler is found for each in trainer.lr_scheduler_configs):
+            raise ValueError(
+                "scheduler: expected one that configure_optimizers keeps and does not return, or "
+                f"Lightning steps it as well, got the {kind_of(found)} that it returned"
+            )
+        if not trainer.enable_validation:
+            warnings.warn("PlateauCallback: fit has no validation, so the rates stay", stacklevel=2)
         if self._loaded is not None:
             found.load_state_dict(dict(self._loaded))
         self.scheduler, self._loaded = found, None
@@ -132,17 +147,3 @@ class PlateauCallback(Callback):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Keep a state for the scheduler, which Lightning builds later."""
         self._loaded = state_dict or None
-
-
-class MonitoredPlateau(cli.ReduceLROnPlateau, plateau.ReduceLROnPlateau):
-    """The drop-in as LightningCLI takes a plateau: with the name of its metric as ``monitor``.
-
-    ::
-
-        --lr_scheduler torch_plateau.integrations.lightning.MonitoredPlateau
-        --lr_scheduler.monitor val_loss --lr_scheduler.patience 3
-
-    Lightning steps it, as it does torch's, and loses a step on resume. For :class:`PlateauCallback`
-    keep it: in a subclass of ``LightningCLI`` let ``configure_optimizers(module, optimizer,
-    lr_scheduler)`` set ``module.plateau = lr_scheduler`` and return ``optimizer``.
-    """

@@ -39,15 +39,14 @@ class LaneStudy:
             stack.refill(asked, new_models(k))
             lanes.set_lanes(asked, lr=params["lr"])
 
-    Trials are reported, pruned and told one after another in the order of their numbers; samplers,
-    pruners and storages see an ordinary study, but trials advance side by side. Pruners that
-    compare with completed trials (``MedianPruner``) prune nothing until some are: give them fewer
-    lanes than trials, and refill. ``SuccessiveHalvingPruner`` compares with running ones too. What
-    is asked for together does not learn from each other. To go on later, pickle it in one with the
-    stack: a study in memory and its sampler come along.
+    Without ``max_steps`` or another limit the loop has no end. Trials advance side by side in an
+    ordinary study, reported and told in the order of their numbers. Pruners that compare with
+    completed trials (``MedianPruner``) prune nothing until some are: give them fewer lanes than
+    trials. ``SuccessiveHalvingPruner`` compares with running ones too. What is asked for together
+    does not learn from each other. Pickle it in one with the stack: a study in memory comes along.
 
     Args:
-        study: Of one objective.
+        study: Of one objective. If it maximizes, give the lanes ``mode="max"``: it cannot check.
         distributions: What each trial is asked for, by name, as ``Study.ask`` takes it.
         n: How many lanes, free at first. ``trials`` lists the trial of each, None where free.
         device: Where the lanes are.
@@ -62,8 +61,9 @@ class LaneStudy:
         n: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not isinstance(study, optuna.Study) or len(study.directions) != 1:
-            raise TypeError(f"study: expected one of one objective, got {shown(study)}")
+        got = f"one of {len(study.directions)}" if isinstance(study, optuna.Study) else shown(study)
+        if got != "one of 1":
+            raise TypeError(f"study: expected one of one objective, got {got}")
         for name, each in dict(distributions).items():
             if not isinstance(each, BaseDistribution):
                 raise TypeError(f"distributions[{name!r}]: expected one, got {shown(each)}")

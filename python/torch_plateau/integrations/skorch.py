@@ -8,6 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
+from ..lanes.readable import kind_of
 from ..optim.plateau import ReduceLROnPlateau
 from .plateaus import A_PLATEAU, check_plateau, rates_of
 
@@ -31,15 +32,16 @@ class PlateauScheduler(Callback):  # type: ignore[misc]  # skorch has no types
             as ``BatchedReduceLROnPlateau`` or torch's own, or a function that returns one of
             these or ``PlateauLanes``.
         monitor: The metric: a column of the history, or a function of the net. For a batched
-            scheduler or lanes a vector, one number for each lane.
+            scheduler or lanes a vector, one number for each lane. An accuracy needs ``mode="max"``
+            among the settings.
         event_name: The column of the history for the rates that the epoch was trained with, before
             the step: a float, or a list where there are several. To read tensors on a GPU
             synchronises. None for no column.
         kwargs: The scheduler's settings, which ``net.set_params(callbacks__...)`` knows as well.
 
-    Raises, when training begins, TypeError if ``policy`` makes nothing of the kind; in a step
-    ValueError if the history has no such column, and what the scheduler raises. Warns if epochs
-    were loaded and no state with them: then the plateau begins anew.
+    Raises, when training begins, TypeError for another policy than these; in a step ValueError if
+    the history has no such column, and what the scheduler raises. Warns if epochs were loaded and
+    no state with them: then the plateau begins anew.
     """
 
     def __init__(
@@ -68,6 +70,11 @@ class PlateauScheduler(Callback):  # type: ignore[misc]  # skorch has no types
             return
         if self.scheduler_ is not None:  # the net was given another optimizer
             self.state_ = self.scheduler_.state_dict()
+        if not callable(self.policy):
+            raise TypeError(
+                "policy: expected a class or a function of the optimizer, got "
+                f"{kind_of(self.policy)}"
+            )
         named = ("policy", "monitor", "event_name")
         settings = {k: v for k, v in vars(self).items() if k not in named and not k.endswith("_")}
         scheduler = self.policy(net.optimizer_, **settings)

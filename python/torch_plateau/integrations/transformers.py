@@ -15,19 +15,17 @@ The rates are the same, bit for bit; GreedyLR's ``warmup`` is ``raise_cooldown``
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import Trainer
 
 from ..lanes.lanes import PlateauLanes
-from .plateaus import SchedulerOfLanes
-
-if TYPE_CHECKING:
-    from transformers import Trainer
-else:
-    Trainer = object
+from ..lanes.readable import kind_of
+from .plateaus import A_PLATEAU, SchedulerOfLanes
 
 __all__ = ["PlateauTrainerMixin"]
 
@@ -47,7 +45,9 @@ class PlateauTrainerMixin(Trainer):
     ``greater_is_better``, which transformers derives from ``metric_for_best_model`` unless told;
     with a mode for each lane, that of one lane at least.
 
-    Raises ValueError as the scheduler is handed in or set if the two contradict each other.
+    Raises ValueError as the scheduler is handed in or set if the two contradict each other, and as
+    training begins if it is that of another optimizer. Warns if it is no plateau, or
+    ``eval_strategy`` is ``"no"``.
 
     The trainer reads the rate after each training step, which synchronises if it is a tensor on a
     GPU; with this class it is read when it is logged. That rate is the first group's ``lr``: with a
@@ -64,6 +64,28 @@ class PlateauTrainerMixin(Trainer):
         scheduler = SchedulerOfLanes(given) if isinstance(given, PlateauLanes) else given
         self._check_mode(scheduler)
         self._scheduler = scheduler
+        wrong = None
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+            wrong = f"lr_scheduler: expected {A_PLATEAU}, got {kind_of(scheduler)}"
+        elif scheduler is not None and self.args.eval_strategy == "no":
+            wrong = "eval_strategy: expected 'steps' or 'epoch', got 'no'"
+        if wrong is not None:
+            warnings.warn(f"{wrong}: PlateauTrainerMixin steps nothing", UserWarning, stacklevel=2)
+
+    def create_scheduler(self, *args: Any, **options: Any) -> Any:
+        """Create the scheduler as the trainer does; check that it is the optimizer's."""
+        made = super().create_scheduler(*args, **options)
+        scheduler: Any = self.lr_scheduler
+        if isinstance(scheduler, ReduceLROnPlateau) and hasattr(scheduler, "optimizer"):
+            given = scheduler.optimizer  # lanes know none, and a batched scheduler may have several
+            optimizers: Any = given if isinstance(given, (list, tuple)) else [given]
+            own = {id(group) for group in cast(Any, self.optimizer).param_groups}
+            if own.isdisjoint(id(group) for each in optimizers for group in each.param_groups):
+                raise ValueError(
+                    "optimizers: expected a scheduler of the trainer's optimizer, got a "
+                    f"{kind_of(scheduler)} of another; hand in both"
+                )
+        return made
 
     def plateau_metrics(self, metrics: Mapping[str, Any]) -> Any:
         """Return what the scheduler gets of one evaluation's metrics; override for a vector.
@@ -73,11 +95,11 @@ class PlateauTrainerMixin(Trainer):
         each process's own must be, or rates differ. A vector is a list or tensor, one metric for
         each lane, from several metrics or from an attribute that ``compute_metrics`` wrote.
 
-        Raises KeyError, with the scheduler not stepped, if there is no such metric.
+        Raises ValueError, with the scheduler not stepped, if there is no such metric.
         """
         name = self._plateau_name()
         if name not in metrics:
-            raise KeyError(
+            raise ValueError(
                 f"metric_for_best_model: expected one of {sorted(metrics)}, got {name!r}"
             )
         return metrics[name]
