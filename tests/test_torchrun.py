@@ -86,9 +86,18 @@ def test_data_parallel_ranks_end_with_one_rate(start):
     assert float(rates) < 0.3  # there were cuts
 
 
+def test_an_ensemble_over_ranks_is_better_than_its_members(start):
+    run, log = start("--standalone", "--nproc-per-node", "2", EXAMPLES / "sharded_ensemble.py")
+    assert run.wait(120) == 0, log.read_text()
+    said = r"12 members on 2 ranks: ([\d.]+) each, ([\d.]+) together"
+    [(each, together)] = re.findall(said, log.read_text())
+    assert 0.9 < float(each) < float(together)
+
+
 def test_a_population_of_which_a_rank_is_killed_goes_on_from_its_checkpoint_with_the_others(start):
     script = EXAMPLES / "sharded_population.py"
-    whole, whole_log = start("--standalone", script, "--epochs", "9", "--checkpoint", "whole")
+    options = ["--epochs", "9", "--checkpoint", "whole"]
+    whole, whole_log = start("--standalone", "--nproc-per-node", "4", script, *options)
     assert whole.wait(120) == 0, whole_log.read_text()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
