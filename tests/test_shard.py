@@ -421,6 +421,9 @@ def test_a_checkpoint_that_is_killed_in_the_middle_leaves_the_one_before_it(tmp_
             LaneShard([], 10, shard.mesh)
         with pytest.raises(TypeError, match=r"^mesh: expected a DeviceMesh of one dimen"):
             LaneShard(lanes_of(3), 3, None)
+        agreeing = PlateauLanes(2, 0.1, process_group=dist.group.WORLD)
+        with pytest.raises(ValueError, match=r"^part: expected lanes with process_group=False"):
+            LaneShard(agreeing, 2, shard.mesh)
         uneven = PlateauLanes(2, 0.1, groups=[1, 2], process_group=False)
         with pytest.raises(ValueError, match=r"^part: expected lanes of equally many rates"):
             LaneShard(uneven, 2, shard.mesh)

@@ -75,6 +75,8 @@ class LaneShard:
                 f"part: expected {len(self.numbers)} lanes, which rank {mesh.get_local_rank()} of "
                 f"{mesh.size()} has of {n}, got {len(self.lanes)}"
             )
+        if self.lanes._agreement is not None:
+            raise ValueError("part: expected lanes with process_group=False, got some that agree")
         if len(set(self.lanes.groups or [1])) > 1:
             raise ValueError("part: expected lanes of equally many rates, got some with others")
         self._spread = Spread(n, mesh.get_group())

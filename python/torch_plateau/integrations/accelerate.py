@@ -37,6 +37,8 @@ class AcceleratedPlateau:
         accelerator: Its ``save_state`` and ``load_state`` have the scheduler's state from here on.
         scheduler: A ``ReduceLROnPlateau`` of torch or of this package, a
             ``BatchedReduceLROnPlateau`` or ``PlateauLanes``: stays what it is, as ``scheduler``.
+            One of this package with ``process_group=False``, which says that it need not agree, or
+            it warns where there are several processes.
         reduction: ``"mean"`` of the processes' metrics, or ``"sum"``, for a metric that is divided
             by the size of all the data. Where the parts are of unequal size, a mean of means is
             not that of all.

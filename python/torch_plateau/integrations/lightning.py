@@ -44,7 +44,7 @@ class PlateauCallback(Callback):
             any number of optimizers) or ``PlateauLanes``. Asked when training begins.
         metric: A name in ``trainer.callback_metrics``, several (a vector, in their order), or a
             function of ``(trainer, module)`` for any other vector, such as one that the module
-            keeps. What ranks do not share, log with ``sync_dist=True``: each rank steps by its own.
+            keeps. Of several ranks: log with ``sync_dist=True``, or build with ``process_group=``.
         log: Log the rates after each step to the trainer's loggers, as ``plateau/lr/0`` and so on;
             of more than 16 their ``min``, ``median`` and ``max``. Synchronises with a GPU. Cuts,
             stops and histograms of lanes a ``LaneLog`` writes, of ``integrations.logging``, in the

@@ -207,7 +207,8 @@ def agreement_of(given: Any, stacklevel: int) -> Agreement | None:
             warnings.warn(
                 f"process_group: {dist.get_world_size()} ranks step by metrics of their own, so "
                 "rates may drift apart; pass torch.distributed.group.WORLD, which decides by the "
-                "mean, or False if metrics are the same on all ranks or lanes are of this rank",
+                "mean, or False if metrics are the same on all ranks (sync_dist=True in Lightning, "
+                "AcceleratedPlateau) or lanes are of this rank",
                 UserWarning,
                 stacklevel=stacklevel + 1,
             )
