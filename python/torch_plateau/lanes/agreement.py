@@ -131,7 +131,7 @@ class Agreement:
         here = tensors[0].device if tensors else self._device()
         given = [
             row.detach().double().reshape(1).to(here)
-            if isinstance(row, Tensor) and row.numel() == 1
+            if isinstance(row, Tensor) and not row.is_cpu and row.numel() == 1
             else torch.tensor([one_metric(row)], dtype=torch.float64, device=here)
             for row in rows
         ]
