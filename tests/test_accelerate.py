@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
-from processes import in_two_processes
+from ranks import in_two_processes
 from torch_plateau import BatchedReduceLROnPlateau, LaneLR, PlateauLanes, ReduceLROnPlateau
 from torch_plateau.integrations.accelerate import AcceleratedPlateau
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from processes import in_two_processes
+from ranks import in_two_processes
 from torch_plateau import BatchedReduceLROnPlateau, LaneLR, PlateauLanes, ReduceLROnPlateau
 from torch_plateau.integrations.plateaus import SchedulerOfLanes
 from torch_plateau.integrations.transformers import PlateauTrainerMixin
