@@ -85,8 +85,9 @@ def spread_on_paper(report: Row) -> str:
         f"of 1% of the lanes: {some:,} rows of {a_lane} bytes, {us(rows_s * 1e6)} if one rank "
         f"sends all; but before it each rank tells each other what its state looks like, about "
         f"{told:,.0f} bytes (counted below), so {told * (ALL - 1):,.0f} bytes a rank, "
-        f"{us(told_s * 1e6)}; and latency of its {copy['collectives']} collectives, in rings "
-        f"{us(copy['collectives'] * (ALL - 1) * LATENCY * 1e6)}, is most of it. `save`: {own * a_lane:,} bytes of rows a rank."
+        f"{us(told_s * 1e6)}; the latency of its {copy['collectives']} collectives, all rings, "
+        f"is {us(copy['collectives'] * (ALL - 1) * LATENCY * 1e6)}. `save`: {own * a_lane:,} bytes "
+        "of rows a rank."
     )
 
 
@@ -157,9 +158,10 @@ def ranks_part() -> Iterator[str]:
     yield (
         f"{report['lane_steps_equal']:,} lane steps of ranks that agree were equal to those of one "
         "process before. Times of gloo ranks on one machine, the slowest rank's; in brackets, how "
-        "many times the bare `all_reduce` of as many float64 they take. With "
+        "many times the bare `all_reduce` of a float64 a lane they take. With "
         f"{' or '.join(map(str, crowded))} ranks there are more ranks than cores "
-        f"({on['cores']}): these wait for each other's turn, too. What they send: [docs/ranks.md](../docs/ranks.md). {machine_line(on)}"
+        f"({on['cores']}): these wait for each other's turn, too. What they send: "
+        f"[docs/ranks.md](../docs/ranks.md). {machine_line(on)}"
     )
     for ranks in values(rows, "ranks"):
         of = find(rows, ranks=ranks)
