@@ -103,8 +103,8 @@ def instructions(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure all that needs neither a GPU nor an older version, and write the tables."""
     install(session, ".", "numpy", "jax", "optax")
-    for script in ("step.py", "life.py", "replay.py", "optimizers.py", "false_alarms.py"):
-        session.run("python", f"benchmarks/{script}")
+    for script in ("step", "life", "replay", "optimizers", "false_alarms", "ranks"):
+        session.run("python", f"benchmarks/{script}.py")
     session.run("python", "benchmarks/step.py", "--parts")
     session.log("versions.py compares with an older version: see benchmarks/README.md")
     session.run("python", "benchmarks/tables.py")

@@ -34,6 +34,13 @@ def left_out(report: Row) -> str:
     return "\n".join(f"- {x['rival']}, {x['what']}: {x['reason']}." for x in report["not_run"])
 
 
+def between(text: str, block: str, start: str, end: str) -> str | None:
+    """Return ``text`` with the block between two markers, None if they are missing."""
+    before, found, rest = text.partition(start)
+    _, last, after = rest.partition(end)
+    return f"{before}{found}\n{block}\n{last}{after}" if last else None
+
+
 def cell(row: Row | None) -> str:
     """Return time and ratio of a rival."""
     return f"{us(row['median_us'])} ({times(row['ratio'])})" if row else "-"

@@ -1,4 +1,4 @@
-"""Write benchmarks/RESULTS.md and the README's table from the JSON in benchmarks/results.
+"""Write RESULTS.md, the README's table and docs/ranks.md from the JSON in benchmarks/results.
 
 ::
 
@@ -19,8 +19,9 @@ from page_others import (
     replay_part,
     versions_part,
 )
+from page_ranks import RANKS_PAGE, page_of, ranks_part
 from page_steps import bandwidth, close, drop_in, everything, lanes
-from shown import CLOSE, RESULTS, RIVALS, cell, left_out, report_of, table
+from shown import CLOSE, RESULTS, RIVALS, between, cell, left_out, report_of, table
 from torch_plateau.bench.cases import SCENARIOS
 from torch_plateau.bench.figures import Row, fastest, find, us
 from torch_plateau.bench.rivals import OURS
@@ -57,9 +58,7 @@ def headline(report: Row) -> str:
 
 def insert(text: str, block: str) -> str | None:
     """Return ``text`` with the block between the markers, None if they are missing."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    return f"{before}{start}\n{block}\n{end}{after}" if end else None
+    return between(text, block, START, END)
 
 
 # -- RESULTS.md -----------------------------------------------------------------------------------
@@ -97,6 +96,8 @@ def results(report: Row, gpu: Row | None) -> str:
         *life_part(),
         "## Optimizers with a rate per lane",
         *optimizers_part(),
+        "## Ranks",
+        *ranks_part(),
         "## Whether a step became slower",
         *versions_part(),
         "## False alarms of diagnose",
@@ -116,7 +117,7 @@ def results(report: Row, gpu: Row | None) -> str:
 
 
 def main() -> int:
-    """Read the JSON, write both files."""
+    """Read the JSON, write the files."""
     report, gpu = report_of("cpu"), report_of("gpu")
     if report is None:
         print("cpu.json is missing: run benchmarks/step.py first", file=sys.stderr)
@@ -130,6 +131,7 @@ def main() -> int:
         return 1
     (HERE / "RESULTS.md").write_text(results(report, gpu), encoding="utf-8")
     README.write_text(text, encoding="utf-8")
+    RANKS_PAGE.write_text(page_of(RANKS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
