@@ -31,18 +31,20 @@ def show(console: Console, rows: list[Row], title: str, every: bool = False) -> 
         title: Printed above, as it is.
         every: Fold nothing.
     """
-    cells = columns(rows)
+    stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
+    alone = [stretch[0] for stretch in stretches if len(stretch) == 1]
+    cells, place = columns(rows, alone), {row: i for i, row in enumerate(alone)}
     numbers = [name for name in cells if name != "words"]
     for name in ("cool", "gate"):  # the words tell of both
         if _room(console.width, numbers, cells) < LEAST and name in numbers:
             numbers.remove(name)
     room = _room(console.width, numbers, cells)
     table = new_table(title, [*numbers, "words"], texts=["words"])
-    stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
     for stretch in stretches:
         if len(stretch) == 1:
-            line = [cells[name][stretch[0]] for name in numbers]
-            words, style = rows[stretch[0]].words, "bold" * (rows[stretch[0]].event in _MOVES)
+            row = rows[stretch[0]]
+            line = [cells[name][place[stretch[0]]] for name in numbers]
+            words, style = row.words, "bold" * (row.event in _MOVES)
         else:
             line = ["...", *[""] * (len(numbers) - 1)]
             words, style = summary([rows[i] for i in stretch]), "dim"
@@ -57,24 +59,31 @@ def _room(width: int, names: list[str], cells: dict[str, list[str]]) -> int:
     return width - 2 - sum(2 + max(map(len, [name, *cells[name]])) for name in names)
 
 
-def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+def columns(rows: Sequence[Row], which: Sequence[int] | None = None) -> dict[str, list[str]]:
     """Return the cells of each column, numbers of one column with equally many decimals.
 
     ``value`` is left out where it is the metric throughout, ``cool`` where there is no cooldown.
+
+    Args:
+        rows: All rows, which say what is left out.
+        which: The numbers of those whose cells are returned; all unless told.
     """
+    averages = any(row.value != row.metric and not math.isnan(row.value) for row in rows)
+    cools = any(row.cooldown for row in rows)
+    rows = rows if which is None else [rows[i] for i in which]
     numbers = {
         "metric": [row.metric for row in rows],
         "value": [row.value for row in rows],
         "best": [row.best for row in rows],
         "gate": [row.gate for row in rows],
     }
-    if all(row.value == row.metric or math.isnan(row.value) for row in rows):
+    if not averages:
         del numbers["value"]
     cells = {"epoch": [str(row.epoch) for row in rows], **aligned(numbers)}
     for name in ("best", "gate"):
         cells[name] = ["-" if "inf" in cell else cell for cell in cells[name]]
     cells["bad"] = [str(row.bad) for row in rows]
-    if any(row.cooldown for row in rows):
+    if cools:
         cells["cool"] = [str(row.cooldown) for row in rows]
     cells["rate"] = [number(row.lr) for row in rows]
     cells["words"] = [row.words for row in rows]

@@ -83,5 +83,5 @@ def _without_zeros(column: list[float], style: str) -> list[str]:
     texts = [format(x, style) for x in column]
     if style.endswith("e"):
         return texts
-    fractions = [text.partition(".")[2].rstrip("0") for text in texts]
-    return [f"{x:.{max(map(len, fractions), default=0)}f}" for x in column]
+    decimals = max((len(text.partition(".")[2].rstrip("0")) for text in texts), default=0)
+    return [f"{x:.{decimals}f}" for x in column]
