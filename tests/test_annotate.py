@@ -369,3 +369,19 @@ def test_a_long_table_folds_its_quiet_stretches_and_keeps_the_cuts():
 
 def test_no_epochs_are_a_table_without_rows():
     assert "epoch" in printed(rows_of([]))
+
+
+def test_many_epochs_are_told_without_a_row_for_each():
+    random = torch.Generator().manual_seed(0)
+    history = torch.linspace(1.0, 0.5, 100_000, dtype=torch.float64)
+    history += 0.1 * torch.rand(len(history), generator=random, dtype=torch.float64)
+    history[70_000:70_003] = math.nan
+    rows = annotate(history, replay(history, record="all", lr=0.1, patience=3_000))
+    few = [rows[i] for i in (0, 70_000, 99_999)]
+    assert [row.epoch for row in few] == [1, 70_001, 100_000]
+    assert printed(rows).count("\n") < 200
+    every = list(rows)  # all of them, one after another
+    assert [row.epoch for row in every] == list(range(1, 100_001))
+    for kind in ("better", "cut"):
+        assert rows.at(kind).tolist() == [i for i, row in enumerate(every) if row.event == kind]
+    assert any("70001" in line for line in printed(rows).splitlines())  # the first NaN is shown

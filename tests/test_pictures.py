@@ -55,7 +55,8 @@ def test_a_replay_is_drawn_as_it_was(drawn, tmp_path):
     gate = curve(above, "gate").get_ydata().tolist()
     assert math.isnan(gate[0])
     assert gate[1:] == [each * (1 - 1e-4) for each in best[:-1]]
-    assert list(curve(above, "cuts: 1").get_xdata()) == [10, 10]
+    [cuts] = [each for each in above.collections if each.get_label() == "cuts: 1"]
+    assert [line[:, 0].tolist() for line in cuts.get_segments()] == [[10, 10]]
     assert curve(below, "run").get_ydata() == pytest.approx([0.1] * 9 + [0.01])
     assert below.get_yscale() == "log"
     assert above.get_title(loc="left") == "run.csv"

@@ -6,15 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from .tables import aligned, new_table, number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .annotate import Row
+    from .annotate import Epochs, Row
 
 __all__ = ["columns", "folded", "show"]
 
+BLOCK = 1 << 14  # rows that are looked at together
 LONG = 60  # rows that are shown as they are
 ENDS = 3  # rows kept at either end
 BEFORE, AFTER = 2, 1  # and around a cut, besides the last improvement before it
@@ -22,7 +25,7 @@ _MOVES = ("cut", "raised")
 LEAST = 20  # characters for words; where numbers are too long columns are left out
 
 
-def show(console: Console, rows: list[Row], title: str, every: bool = False) -> None:
+def show(console: Console, rows: Epochs, title: str, every: bool = False) -> None:
     """Print the epochs; the quiet ones of a long history in one line each stretch.
 
     Args:
@@ -32,22 +35,28 @@ def show(console: Console, rows: list[Row], title: str, every: bool = False) -> 
         every: Fold nothing.
     """
     stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
-    alone = [stretch[0] for stretch in stretches if len(stretch) == 1]
-    cells, place = columns(rows, alone), {row: i for i, row in enumerate(alone)}
+    alone = torch.tensor([each[0] for each in stretches if len(each) == 1], dtype=torch.int64)
+    shown = rows.rows_at(alone)
+    value, metric = rows.column("value"), rows.column("metric")
+    cells = columns(
+        shown,
+        averages=bool(((value != metric) & ~value.isnan()).any()),
+        cools=bool(rows.column("cooldown").any()),
+    )
     numbers = [name for name in cells if name != "words"]
     for name in ("cool", "gate"):  # the words tell of both
         if _room(console.width, numbers, cells) < LEAST and name in numbers:
             numbers.remove(name)
     room = _room(console.width, numbers, cells)
     table = new_table(title, [*numbers, "words"], texts=["words"])
+    lines = zip(shown, zip(*(cells[name] for name in numbers), strict=True), strict=True)
     for stretch in stretches:
         if len(stretch) == 1:
-            row = rows[stretch[0]]
-            line = [cells[name][place[stretch[0]]] for name in numbers]
+            row, line = next(lines)
             words, style = row.words, "bold" * (row.event in _MOVES)
         else:
-            line = ["...", *[""] * (len(numbers) - 1)]
-            words, style = summary([rows[i] for i in stretch]), "dim"
+            line = ("...", *[""] * (len(numbers) - 1))
+            words, style = summary(rows, stretch), "dim"
         table.add_row(
             *line, words if len(words) <= room else words.replace(": ", ":\n"), style=style
         )
@@ -59,18 +68,20 @@ def _room(width: int, names: list[str], cells: dict[str, list[str]]) -> int:
     return width - 2 - sum(2 + max(map(len, [name, *cells[name]])) for name in names)
 
 
-def columns(rows: Sequence[Row], which: Sequence[int] | None = None) -> dict[str, list[str]]:
+def columns(
+    rows: Sequence[Row], averages: bool | None = None, cools: bool | None = None
+) -> dict[str, list[str]]:
     """Return the cells of each column, numbers of one column with equally many decimals.
 
-    ``value`` is left out where it is the metric throughout, ``cool`` where there is no cooldown.
-
     Args:
-        rows: All rows, which say what is left out.
-        which: The numbers of those whose cells are returned; all unless told.
+        rows: Whose.
+        averages: Whether ``value`` is shown; unless told where it is not the metric throughout.
+        cools: Whether ``cool`` is shown; unless told where there is a cooldown.
     """
-    averages = any(row.value != row.metric and not math.isnan(row.value) for row in rows)
-    cools = any(row.cooldown for row in rows)
-    rows = rows if which is None else [rows[i] for i in which]
+    if averages is None:
+        averages = any(row.value != row.metric and not math.isnan(row.value) for row in rows)
+    if cools is None:
+        cools = any(row.cooldown for row in rows)
     numbers = {
         "metric": [row.metric for row in rows],
         "value": [row.value for row in rows],
@@ -90,21 +101,27 @@ def columns(rows: Sequence[Row], which: Sequence[int] | None = None) -> dict[str
     return cells
 
 
-def folded(rows: Sequence[Row]) -> list[range]:
+def folded(rows: Epochs) -> list[range]:
     """Return which rows to show alone, as ranges of one, and which to fold, as longer ones."""
     size = len(rows)
     if size <= LONG:
         return [range(i, i + 1) for i in range(size)]
     kept = {*range(ENDS), *range(size - ENDS, size)}
-    better, before = 0, ""
-    for i, row in enumerate(rows):
-        if row.event in (*_MOVES, "finished") or (row.event == "due" != before):
-            kept |= {better, *range(i - BEFORE, i + AFTER + 1)}
-        if "NaN" in row.words and not (i and "NaN" in rows[i - 1].words):
-            kept.add(i)
-        if row.event == "better":
-            better = i
-        before = row.event if row.event in (*_MOVES, "due") else before
+    better, before, last_nan = rows.at("better"), "", -2
+    marked = torch.zeros(size, dtype=torch.bool)
+    marked[rows.at(*_MOVES, "due", "finished")] = True
+    marked |= rows.column("value").isnan() | rows.column("metric").isnan()
+    for which in marked.nonzero().flatten().split(BLOCK):
+        earlier = torch.searchsorted(better, which).tolist()
+        for i, row, count in zip(which.tolist(), rows.rows_at(which), earlier, strict=True):
+            if row.event in (*_MOVES, "finished") or (row.event == "due" != before):
+                best = int(better[count - 1]) if count else 0
+                kept |= {best, *range(i - BEFORE, i + AFTER + 1)}
+            if "NaN" in row.words:
+                if last_nan != i - 1:
+                    kept.add(i)
+                last_nan = i
+            before = row.event if row.event in (*_MOVES, "due") else before
     shown = sorted(i for i in kept if 0 <= i < size)
     stretches = []
     for i, following in zip(shown, [*shown[1:], size], strict=True):
@@ -115,12 +132,14 @@ def folded(rows: Sequence[Row]) -> list[range]:
     return stretches
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Epochs, stretch: range) -> str:
     """Say in a line what folded rows hold."""
-    better = sum(row.event == "better" for row in rows)
-    due = sum(row.event == "due" for row in rows)
+    ends = torch.tensor([stretch.start, stretch.stop])
+    better, due = (
+        int(torch.searchsorted(rows.at(kind), ends).diff()) for kind in ("better", "due")
+    )
     parts = [f"{better} better"] if better else []
-    parts.append(f"bad up to {max(row.bad for row in rows)}")
+    parts.append(f"bad up to {int(rows.column('bad')[stretch.start : stretch.stop].max())}")
     if due:
         parts.append(f"{due} cuts due")
-    return f"{len(rows)} epochs: {', '.join(parts)}"
+    return f"{len(stretch)} epochs: {', '.join(parts)}"

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..histories.replay import Replay
-from .annotate import Row, annotate
+from .annotate import Epochs, annotate
 from .sweep_picture import draw_sweep
 
 __all__ = ["LOOKS", "MOST", "draw_replay", "draw_sweep"]
@@ -28,6 +28,7 @@ LOOKS: tuple[dict[str, Any], ...] = (
 )
 MOST = len(LOOKS)  # lanes in one picture
 STEEP = 30.0  # largest metric by the smallest, both above zero, from which on its axis is a log one
+POINTS = 2000  # stretches of which a curve is drawn: more than there are pixels
 HUGE = 1e150  # beyond this matplotlib's own arithmetic overflows
 
 
@@ -73,19 +74,18 @@ def draw_replay(
     figure.savefig(out, format="png")
 
 
-def _draw_metric(panel: Axes, lanes: list[list[Row]], labels: list[str], shared: bool) -> None:
+def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bool) -> None:
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
     values: list[float] = []
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
         name = f" ({_plain(label)})" if len(lanes) > 1 else ""
         line = {"color": look["color"], "linewidth": 1.4}
-        epochs, came = np.arange(1, len(rows) + 1), _finite([row.metric for row in rows])
+        came = _finite(rows.column("metric"))
         if i == 0 or not shared:
             dot = "." if len(rows) <= 150 else None
             color = "0.55" if shared else look["color"]
             panel.plot(
-                epochs,
-                came,
+                *_thinned(came),
                 label=f"metric{'' if shared else name}",
                 color=color,
                 alpha=1 if shared else 0.5,
@@ -95,27 +95,28 @@ def _draw_metric(panel: Axes, lanes: list[list[Row]], labels: list[str], shared:
             )
             odd = np.isnan(came)
             if odd.any():
+                crosses = 1 + odd.nonzero()[0]
+                crosses = crosses[:: 1 + len(crosses) // POINTS]
                 panel.plot(
-                    epochs[odd],
-                    np.zeros(odd.sum()),
+                    crosses,
+                    np.zeros(len(crosses)),
                     "kx",
                     transform=panel.get_xaxis_transform(),
                     clip_on=False,
                     label=f"NaN or infinite: {odd.sum()}",
                 )
-        decided = _finite([row.value for row in rows])
+        decided = _finite(rows.column("value"))
         if not np.array_equal(decided, came, equal_nan=True):
-            panel.plot(epochs, decided, linestyle=":", label=f"average{name}", **line)
-        best = _finite([row.best for row in rows])
-        gate = _finite([row.gate for row in rows])
-        values += [*came[~np.isnan(came)], *best[~np.isnan(best)]]
+            panel.plot(*_thinned(decided), linestyle=":", label=f"average{name}", **line)
+        best, gate = _finite(rows.column("best")), _finite(rows.column("gate"))
+        both = np.concatenate([came, best])
+        values += [float(each(both)) for each in (np.nanmin, np.nanmax) if not np.isnan(both).all()]
         if any(_same(best, b) and _same(gate, g) for b, g in drawn):
             continue
         drawn.append((best, gate))
-        panel.plot(epochs, best, drawstyle="steps-post", label=f"best{name}", **line)
+        panel.plot(*_thinned(best), drawstyle="steps-post", label=f"best{name}", **line)
         panel.plot(
-            epochs,
-            gate,
+            *_thinned(gate),
             linestyle=(0, (4, 2)),
             drawstyle="steps-mid",
             label=f"gate{name}",
@@ -128,23 +129,26 @@ def _draw_metric(panel: Axes, lanes: list[list[Row]], labels: list[str], shared:
         panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _draw_cuts(panels: list[Axes], lanes: list[list[Row]]) -> None:
+def _draw_cuts(panels: list[Axes], lanes: list[Epochs]) -> None:
     """Mark the cuts of the only lane through all panels."""
     for rows in lanes:
-        cuts = [row.epoch for row in rows if row.event == "cut"]
-        for panel in panels:
-            for i, epoch in enumerate(cuts):
-                label = f"cuts: {len(cuts)}" if i == 0 else None
-                panel.axvline(epoch, color="black", linewidth=0.9, linestyle=":", label=label)
+        cuts = (1 + rows.at("cut")).tolist()
+        for panel in panels if cuts else []:
+            across = panel.get_xaxis_transform()
+            label = f"cuts: {len(cuts)}"
+            lines = panel.vlines(
+                cuts, 0, 1, colors="black", linestyles=":", label=label, transform=across
+            )
+            lines.set_linewidth(0.9)
         if cuts:
             panels[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _draw_marks(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
+def _draw_marks(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
     """Mark the cuts of several lanes, each in a row of its own."""
     names = []
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
-        cuts = [row.epoch for row in rows if row.event == "cut"]
+        cuts = (1 + rows.at("cut")).tolist()
         panel.plot(
             cuts, [i] * len(cuts), linestyle="", marker=look["marker"], color=look["color"], ms=6
         )
@@ -156,18 +160,17 @@ def _draw_marks(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
     panel.spines["bottom"].set_visible(False)
 
 
-def _draw_rates(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
+def _draw_rates(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
     positive = False
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
-        rates = np.array([row.lr for row in rows])
+        rates = rows.column("lr").numpy()
         positive |= bool((rates > 0).any())
         style = {"color": look["color"], "linestyle": look["linestyle"]}
         # where lanes have the same rate, the ones below show as a border
         style["linewidth"] = 1.5 + 0.6 * (len(lanes) - 1 - i)
-        epochs = np.arange(1, len(rows) + 1)
         marker = "." if len(rows) == 1 else None
         panel.plot(
-            epochs, rates, drawstyle="steps-post", label=_plain(label), marker=marker, **style
+            *_thinned(rates), drawstyle="steps-post", label=_plain(label), marker=marker, **style
         )
     if positive:
         panel.set_yscale("log")
@@ -175,10 +178,23 @@ def _draw_rates(panel: Axes, lanes: list[list[Row]], labels: list[str]) -> None:
         panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _finite(values: list[float]) -> np.ndarray:
+def _finite(values: Tensor) -> np.ndarray:
     """Return values that can be drawn, and NaN for the others."""
-    numbers = np.array(values, dtype=float)
+    numbers = values.double().numpy()
     return np.where(np.isfinite(numbers), np.clip(numbers, -HUGE, HUGE), np.nan)
+
+
+def _thinned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return epochs and values to draw: of many only the lowest and highest of each stretch."""
+    width = len(values) // POINTS
+    if width < 2:
+        return np.arange(1, len(values) + 1), values
+    stretches = values[: len(values) // width * width].reshape(-1, width)
+    odd, first = np.isnan(stretches), np.arange(len(stretches)) * width
+    low = first + np.where(odd, np.inf, stretches).argmin(1)
+    high = first + np.where(odd, -np.inf, stretches).argmax(1)
+    kept = np.unique(np.concatenate([low, high, np.arange(len(stretches) * width, len(values))]))
+    return kept + 1, values[kept]
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

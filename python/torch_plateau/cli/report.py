@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def write_report(
     title: str,
     metric: Tensor,
     results: Replay | None,
-    rows: list[Row],
+    rows: Sequence[Row],
     findings: list[Finding],
     labels: list[str],
     sweep: Any = None,

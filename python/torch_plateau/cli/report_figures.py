@@ -63,7 +63,7 @@ def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> A
     )
     shared = metric.ndim == 1 or metric.shape[1] == 1
     for i in range(min(len(result), MOST)):
-        rows, name = annotate(metric, result, i), _plain(labels[i])
+        rows, name = list(annotate(metric, result, i)), _plain(labels[i])
         _add_lane(figure, rows, name, i, shared and i > 0)
     figure.update_yaxes(title_text="metric", row=1, col=1)
     figure.update_yaxes(title_text="learning rate", row=2, col=1)
