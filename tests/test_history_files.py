@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_plateau.histories import files as _files
-from torch_plateau.histories.files import FileError, read_histories
+from torch_plateau.histories.files import FileError, quick, read_histories
 from torch_plateau.histories.files import rows as readers
 
 NAN, INF = math.nan, math.inf
@@ -288,3 +288,50 @@ def test_reading_text_imports_neither_pyarrow_nor_tensorboard(write, monkeypatch
     for module in ("pyarrow", "pyarrow.parquet", "tensorboard", "tensorboard.compat"):
         monkeypatch.setitem(sys.modules, module, None)
     assert metric_of(write("run.csv", "loss\n1\n")) == [1]
+
+
+ODD = {
+    "a quote": ("0.25", '"0.25"'),
+    "a NaN": ("0.25", "nan"),
+    "spaces": ("0.25", " 0.25 "),
+    "an underscore": ("0.25", "1_0.25"),
+    "infinity": ("0.25", "-Infinity"),
+    "a carriage return": ("0.25\n", "0.25\r"),
+    "an empty cell": ("0.25", ""),
+    "a cell more": ("0.25", "0.25,1"),
+    "a cell less": (",0.25", ""),
+    "words": ("0.25", "none"),
+    "a NUL": ("0.25", "0\0"),
+    "no UTF-8": ("0.25", "\xff"),
+    "a blank line": ("0.25\n", "0.25\n\n"),
+    "a byte order mark": ("epoch,", "\ufeffepoch,"),
+    "CRLF": ("\n", "\r\n"),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_long_tables_are_read_or_refused_as_short_ones_are(write, monkeypatch, name):
+    random = torch.Generator().manual_seed(0)
+    values = torch.rand(300, generator=random, dtype=torch.float64).tolist()
+    values[200] = 0.25
+    text = "epoch,val_loss\n" + "".join(f"{i},{value!r}\n" for i, value in enumerate(values))
+    old, new = ODD[name]
+    text = text.replace(old, new) if old else text
+    path = write("long.csv", text.encode("latin-1" if name == "no UTF-8" else "utf-8"))
+
+    def found():
+        try:
+            return read_histories([path], "val_loss", missing="nan")[0].metric
+        except FileError as error:
+            return str(error)
+
+    slow, carefully, read = found(), _files._collect, []
+    monkeypatch.setattr(quick, "LEAST", 0)
+    monkeypatch.setattr(_files, "_collect", lambda *given: read.append(1) or carefully(*given))
+    fast = found()
+    if isinstance(slow, str):
+        assert fast == slow
+    else:
+        assert torch.equal(fast.view(torch.int64), slow.view(torch.int64))
+    assert bool(read) == (name not in ("nothing", "CRLF", "a blank line", "a byte order mark"))

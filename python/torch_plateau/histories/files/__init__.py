@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from .errors import WIDTH, FileError, short
+from .quick import read_quickly
 from .rows import Rows, read_csv, read_jsonl, read_parquet
 from .tensorboard import MARK, read_events
 
 __all__ = ["MAX_ROWS", "FileError", "History", "Missing", "read_histories"]
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 MAX_ROWS = 10_000_000  # of one file: more are refused as soon as they come
 KINDS = ".csv, .tsv, .jsonl, .ndjson, .json (an object a line), .parquet, TensorBoard event files"
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"
@@ -86,9 +88,15 @@ def _histories(
     path: Path, asked: list[str | None], by: str | None, missing: Missing
 ) -> list[History]:
     names = [name for name in asked if name is not None]
-    rows, place = _open(path, names, by, missing)
-    with closing(rows):
-        runs = _collect(path, rows, place, names, by, missing)
+    quick = None
+    if by is None and path.suffix.lower() in DELIMITERS and path.is_file():
+        quick = read_quickly(path, names, DELIMITERS[path.suffix.lower()], MAX_ROWS)
+    if quick is not None:
+        runs = {"": quick}
+    else:
+        rows, place = _open(path, names, by, missing)
+        with closing(rows):
+            runs = _collect(path, rows, place, names, by, missing)
     histories = []
     for key, columns in runs.items():
         run = "" if by is None else f"{by}={_shown(key)}"
@@ -105,8 +113,8 @@ def _open(path: Path, names: list[str], by: str | None, missing: Missing) -> tup
     """Return the rows of a file, ``by`` in the last column, and what errors put before a line."""
     kind = "" if path.is_dir() else path.suffix.lower()
     columns = names if by is None else [*names, by]
-    if kind in (".csv", ".tsv"):
-        return read_csv(path, columns, "," if kind == ".csv" else "\t"), ":"
+    if kind in DELIMITERS:
+        return read_csv(path, columns, DELIMITERS[kind]), ":"
     if kind in (".jsonl", ".ndjson", ".json"):
         return read_jsonl(path, columns), ":"
     if kind == ".parquet":
