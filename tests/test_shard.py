@@ -184,6 +184,8 @@ def others(rank, meshes, folder):
     if rank == 0:
         shard.lanes.set_lanes(0, cooldown=5)
     shard.copy([0, 1], [9, 5])
+    shard.copy([], [])
+    shard.copy(0, [9, 9])
     found["cooldown"] = shard.gather(
         shard.lanes._state.setting("cooldown").expand(len(shard.numbers))
     )

@@ -147,7 +147,8 @@ class LaneShard:
         to, come_from = (_numbers("dst", dst, self.n), _numbers("src", src, self.n))
         if len(come_from) not in (1, len(to)):
             raise ValueError(f"src: expected 1 or {len(to)} lanes, as in dst, got {len(come_from)}")
-        last = dict(zip(to, come_from * (len(to) // len(come_from) or 1), strict=False))
+        come_from = come_from * len(to) if len(come_from) == 1 else come_from
+        last = dict(zip(to, come_from, strict=True))
         self._make_alike()
         layout = self._alike(laid_out(self.lanes.state_dict(), len(self.lanes)))
         ours = [layout.rows[name] for name in sorted(layout.rows)]
