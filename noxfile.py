@@ -100,6 +100,13 @@ def instructions(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def conformance(session: nox.Session) -> None:
+    """Compare lanes with the oracles until the record has -- --lane-steps 1e9, from where it ends."""
+    install(session, ".", "hypothesis", "numpy")
+    session.run("python", "-m", "conformance", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure all that needs neither a GPU nor an older version, and write the tables."""
     install(session, ".", "numpy", "jax", "optax")
