@@ -101,7 +101,7 @@ def instructions(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
-    """Compare lanes with the oracles until the record has -- --lane-steps 1e9, from where it ends."""
+    """Live whole lives beside the oracles, until the record has -- --lane-steps 1e9 of them."""
     install(session, ".", "hypothesis", "numpy")
     session.run("python", "-m", "conformance", *session.posargs, env={"PYTHONPATH": "tests"})
 

@@ -41,7 +41,7 @@ def compared(run, jobs, lane_steps, seconds):
         jobs, spawn, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         while more():
-            while len(pending) < 2 * jobs:
+            while len(pending) < 8 * jobs:  # some take much longer than others
                 pending.append(pool.submit(lived, run["seed"], first, run["device"]))
                 first += CHUNK
             yield pending.popleft().result()
