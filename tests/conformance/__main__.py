@@ -27,9 +27,9 @@ RECORD = pathlib.Path(__file__).with_name("record.json")
 
 
 def records(path):
-    """The runs of a record, by seed and device."""
+    """The runs of a record, by what they were told."""
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
-    return {(run["seed"], run["device"]): run for run in runs}
+    return {(run["seed"], run["device"], run["copies"]): run for run in runs}
 
 
 def written(path, runs):
@@ -39,11 +39,11 @@ def written(path, runs):
         file.write((json.dumps(says, indent=1) + "\n").encode())
 
 
-def show_small(seed, number, said, device):
+def show_small(number, said, seed, device, copies):
     """Name a plan that differs, and print it as small as it can be made."""
     print(f"plan {number} of seed {seed} differs: {said}", flush=True)
-    small = shrunk(drawn(seed, number), device)
-    print(f"as small as this it does so too: {outcome(small, device)}")
+    small = shrunk(drawn(seed, number), device, copies)
+    print(f"as small as this it does so too: {outcome(small, device, copies)}")
     pprint.pprint(small, width=100)
 
 
@@ -53,22 +53,25 @@ def main(words=None):
     parser.add_argument("--lane-steps", type=float, default=1e6, help="in all, with those recorded")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    copies = "lanes of ours for each of the oracle's, shuffled: wider batches in less time"
+    parser.add_argument("--copies", type=int, default=1, help=copies)
     cores = multiprocessing.cpu_count()
     parser.add_argument("--jobs", type=int, default=cores, help="processes; 0: in this one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop then")
     parser.add_argument("--record", type=pathlib.Path, default=RECORD)
     parser.add_argument("--plan", type=int, help="only this plan, and nothing recorded")
     args = parser.parse_args(words)
+    told = (args.seed, args.device, args.copies)
     if args.plan is not None:
-        said = outcome(drawn(args.seed, args.plan), args.device)
+        said = outcome(drawn(args.seed, args.plan), *told[1:])
         if said is not None:
-            show_small(args.seed, args.plan, said, args.device)
+            show_small(args.plan, said, *told)
         return int(said is not None)
 
     runs = records(args.record)
-    new = {"seed": args.seed, "device": args.device, "plans": 0}
-    new |= {"lane_steps": dict.fromkeys(KINDS, 0), "differ": []}
-    run = runs.setdefault((args.seed, args.device), new)
+    new = dict(zip(("seed", "device", "copies"), told, strict=True))
+    new |= {"plans": 0, "lane_steps": dict.fromkeys(KINDS, 0), "differ": []}
+    run = runs.setdefault(told, new)
     device = torch.device(args.device)
     run["machine"] = machine(device if device.type == "cuda" else None)
     try:
@@ -78,7 +81,7 @@ def main(words=None):
             for kind, count in steps.items():
                 run["lane_steps"][kind] += count
             for number, said in differs.items():
-                show_small(args.seed, number, said, args.device)
+                show_small(number, said, *told)
             written(args.record, runs)
             if len(run["differ"]) >= MOST:
                 break

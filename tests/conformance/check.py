@@ -2,6 +2,7 @@
 
 import copy
 import io
+import random
 
 import numpy as np
 import torch
@@ -11,18 +12,26 @@ from torch_plateau import BatchedReduceLROnPlateau, PlateauLanes, ReduceLROnPlat
 from .oracles import COMMON, PartsLane, TorchLane, optimizer_of
 from .plans import Act
 
+COPIED = ("lanes", "parts")  # the others have optimizers, which cost as much as the oracle does
 WHOLE = ("rule",)  # settings that have no value per lane
 
 
-def difference(plan, device="cpu"):
-    """Where ours first differs from the oracle, in words; None if nowhere."""
-    life = LIVES[plan.kind](plan, device)
+MOST = 200_000  # lane-steps that are held to be compared together
+
+
+def difference(plan, device="cpu", copies=1):
+    """Where ours first differs from the oracle, in words; None if nowhere.
+
+    With ``copies`` ours has each lane of the plan so many times, shuffled, and the oracle once.
+    """
+    life = LIVES[plan.kind](plan, device, copies)
     at, acts = 0, [*plan.acts, *_births(plan)]
     for until in sorted({act.at for act in acts} | {len(plan.metrics)}):
-        found = life.live(at, until)
-        if found:
-            return found
-        at = until
+        while at < until:
+            begin, at = at, min(at + max(MOST // (len(life.there) + 1), 1), until)
+            found = life.live(begin, at)
+            if found:
+                return found
         for act in acts:
             if act.at == at:
                 getattr(life, act.do)(*act_arguments(act))
@@ -63,22 +72,30 @@ def arguments(lanes, shared):
 
 
 class Lanes:
-    """PlateauLanes beside an oracle for each lane."""
+    """PlateauLanes beside an oracle for each lane of the plan."""
 
-    def __init__(self, plan, device):
+    def __init__(self, plan, device, copies):
         self.plan, self.device = plan, device
+        self.copies = copies if plan.kind in COPIED else 1
         self.dtype = getattr(torch, plan.dtype)
         metrics = torch.tensor(plan.metrics).to(getattr(torch, plan.metric_dtype))
         self.metrics = metrics.to(device)
         self.seen = metrics.to(self.dtype).double().numpy()
         self.active = None if plan.active is None else torch.tensor(plan.active, device=device)
-        self.there = [i for i, lane in enumerate(plan.lanes) if not lane.born]
+        first = [i for i, lane in enumerate(plan.lanes) if not lane.born]
+        self.there = self.several(first)  # which lane of the plan each of ours is
         self.oracle = PartsLane if plan.kind == "parts" else TorchLane
         self.fields = self.oracle.fields
-        self.oracles = {lane: self.oracle_of(lane) for lane in self.there}
+        self.oracles = {lane: self.oracle_of(lane) for lane in first}
         self.counts = {len(lane.rates) for lane in plan.lanes}
         self.traced = []
         self.build()
+
+    def several(self, lanes):
+        lanes = lanes * self.copies
+        if self.copies > 1:
+            random.Random(self.plan.number).shuffle(lanes)
+        return lanes
 
     def oracle_of(self, lane):
         plan, tensors = self.plan.lanes[lane], self.plan.publish == "tensor"
@@ -132,12 +149,11 @@ class Lanes:
 
     def expected(self, begin, end):
         """Each field of the oracles, [steps, lanes]; rates by group."""
-        traces = []
-        for lane in self.there:
-            active = self.plan.active
-            active = None if active is None else active[begin:end, lane].tolist()
-            traces.append(self.oracles[lane].trace(self.seen[begin:end, lane].tolist(), active))
-        fields, rates, published = zip(*traces, strict=True)
+        traces, active = {}, self.plan.active
+        for lane, oracle in self.oracles.items():
+            which = None if active is None else active[begin:end, lane].tolist()
+            traces[lane] = oracle.trace(self.seen[begin:end, lane].tolist(), which)
+        fields, rates, published = zip(*[traces[lane] for lane in self.there], strict=True)
         fields = np.stack(fields, axis=1)
         found = {name: fields[:, :, i] for i, name in enumerate(self.fields)}
         found["lr_master"] = np.concatenate(rates, axis=1)
@@ -156,17 +172,18 @@ class Lanes:
             ends = [oracle.at_min_lr for oracle in oracles]
             if self.lanes.at_min_lr.tolist() != ends:
                 return f"at_min_lr is {self.lanes.at_min_lr.tolist()}, expected {ends}"
-        if not plan.acts and plan.active is None and len(self.traced) == 1:
+        steady = not _births(plan) and not plan.acts and plan.active is None
+        if steady and len(self.there) * len(plan.metrics) < 10 * MOST:
             return self.replayed()
         return None
 
     def replayed(self):
         """The same life in one pass."""
         plan = self.plan
-        rates, keywords, counts = arguments(plan.lanes, plan.shared)
+        rates, keywords, counts = arguments([plan.lanes[i] for i in self.there], plan.shared)
         names = ("lr", "improved", "reduced", "best", "num_bad_epochs", "cooldown_counter")
         result = replay(
-            self.metrics.to(self.dtype),
+            self.metrics[:, self.there].to(self.dtype),
             lr=rates,
             groups=counts if self.grouped else None,
             dtype=self.dtype,
@@ -174,10 +191,11 @@ class Lanes:
             **keywords,
         )
         for name in names:
-            found = compared(getattr(result, name).cpu(), self.traced[0][name])
+            theirs = np.concatenate([each[name] for each in self.traced])
+            found = compared(getattr(result, name).cpu(), theirs)
             if found is not None:
                 step, column, got = found
-                expected = float(self.traced[0][name][step, column])
+                expected = float(theirs[step, column])
                 return f"replayed: after step {step} {name}[{column}] is {got}, expected {expected}"
         return None
 
@@ -185,8 +203,8 @@ class Lanes:
 
     def places(self, lanes):
         """Which of these are there, and at which positions."""
-        there = [lane for lane in lanes if lane in self.oracles]
-        return there, [self.there.index(lane) for lane in there]
+        there = {lane for lane in lanes if lane in self.oracles}
+        return there, [place for place, lane in enumerate(self.there) if lane in there]
 
     def save(self):
         file = io.BytesIO()
@@ -213,8 +231,12 @@ class Lanes:
         ]
         if len(self.counts) > 1:
             return
-        index = self.there.index
-        self.lanes.copy_lanes([index(s) for _, s in pairs], [index(to) for to, _ in pairs])
+        places = [
+            (self.there.index(source), place)
+            for to, source in pairs
+            for place in self.places([to])[1]
+        ]
+        self.lanes.copy_lanes([source for source, _ in places], [place for _, place in places])
         copies = [(to, self.oracles[source].copied()) for to, source in pairs]
         self.oracles.update(copies)
 
@@ -223,25 +245,26 @@ class Lanes:
         if not there:
             return
         for name, values in changes.items():
-            given = [values[lanes.index(lane)] for lane in there]
+            value_of = dict(zip(lanes, values, strict=True))
+            given = [value_of[self.there[place]] for place in places]
             self.lanes.set_lanes(places, **{name: given})
-            for lane, value in zip(there, given, strict=True):
-                self.oracles[lane].change(name, value)
+            for lane in there:
+                self.oracles[lane].change(name, value_of[lane])
 
     def remove(self, lanes):
         there, places = self.places(lanes)
         self.lanes.remove(places)
+        self.there = [lane for lane in self.there if lane not in there]
         for lane in there:
-            self.there.remove(lane)
             del self.oracles[lane]
 
     def append(self, lanes):
-        plans = [self.plan.lanes[lane] for lane in lanes]
-        rates, keywords, counts = arguments(plans, False)
+        added = self.several(lanes)
+        rates, keywords, counts = arguments([self.plan.lanes[lane] for lane in added], False)
         keywords = {name: each for name, each in keywords.items() if name not in WHOLE}
-        self.lanes.append(len(lanes), rates, groups=counts if self.grouped else None, **keywords)
+        self.lanes.append(len(added), rates, groups=counts if self.grouped else None, **keywords)
         self.oracles |= {lane: self.oracle_of(lane) for lane in lanes}
-        self.there += lanes
+        self.there += added
 
 
 class Batched(Lanes):
@@ -249,8 +272,9 @@ class Batched(Lanes):
 
     def build(self):
         plan, self.grouped = self.plan, True
-        _, keywords, _ = arguments(plan.lanes, plan.shared)
-        self.scheduler = self.over([lane.rates for lane in plan.lanes], **keywords)
+        lanes = [plan.lanes[i] for i in self.there]
+        _, keywords, _ = arguments(lanes, plan.shared)
+        self.scheduler = self.over([lane.rates for lane in lanes], **keywords)
 
     def mask(self, step):
         mask = super().mask(step)
@@ -270,7 +294,7 @@ class Batched(Lanes):
         return self.scheduler.lanes
 
     def stepped(self, step):
-        self.scheduler.step(self.metrics[step], active=self.mask(step))
+        self.scheduler.step(self.metrics[step, self.there], active=self.mask(step))
         rates = [group["lr"] for each in self.optimizers for group in each.param_groups]
         tensors = self.plan.publish == "tensor"
         rates = torch.stack(rates) if tensors else torch.tensor(rates, dtype=torch.float64)
@@ -284,7 +308,8 @@ class Batched(Lanes):
     def save(self):
         states = [each.state_dict() for each in self.optimizers]
         state = self.scheduler.state_dict()
-        self.scheduler = self.over([[0.7] * len(lane.rates) for lane in self.plan.lanes])
+        lanes = [self.plan.lanes[i] for i in self.there]
+        self.scheduler = self.over([[0.7] * len(lane.rates) for lane in lanes])
         for each, saved in zip(self.optimizers, states, strict=True):
             each.load_state_dict(saved)
         self.scheduler.load_state_dict(state)

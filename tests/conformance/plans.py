@@ -51,7 +51,13 @@ class Plan:
     events: int = 0
 
     def __len__(self):
-        return len(self.lanes) * len(self.metrics)
+        """Lane-steps that are compared: of lanes that are there."""
+        ends = [len(self.metrics)] * len(self.lanes)
+        for act in self.acts:
+            for lane in act.lanes if act.do == "remove" else ():
+                if act.at > self.lanes[lane].born:
+                    ends[lane] = min(ends[lane], act.at)
+        return sum(end - lane.born for lane, end in zip(self.lanes, ends, strict=True))
 
     def only_lanes(self, kept):
         """The same life of some of the lanes."""

@@ -10,23 +10,23 @@ from .check import difference
 SECONDS = 60  # of which more is not spent on one plan
 
 
-def outcome(plan, device):
+def outcome(plan, device, copies=1):
     """The difference, or the error; None if all is the same."""
     try:
-        return difference(plan, device)
+        return difference(plan, device, copies)
     except Exception as error:  # a fault of ours may show as one
         return f"{type(error).__name__}: {error}"
 
 
-def shrunk(plan, device="cpu", differs=outcome):
+def shrunk(plan, device="cpu", copies=1):
     """The smallest plan found that fails as this one does: by a difference, or by this error."""
-    said = differs(plan, device)
+    said = outcome(plan, device, copies)
     ends = time.monotonic() + SECONDS
 
     def still(smaller):
         if time.monotonic() > ends:
             return False
-        now = differs(smaller, device)
+        now = outcome(smaller, device, copies)
         return now is not None and _kind(now) == _kind(said)
 
     before = None
