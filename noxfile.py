@@ -100,6 +100,14 @@ def instructions(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Write the site to build/site; warnings are errors."""
+    install(session, ".[docs,integrations,tensorboard]")
+    session.env["KERAS_BACKEND"] = "torch"
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/site")
+
+
+@nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """Live whole lives beside the oracles, until the record has -- --lane-steps 1e9 of them."""
     install(session, ".", "hypothesis", "numpy")

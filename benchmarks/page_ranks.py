@@ -144,7 +144,7 @@ def page_of(text: str) -> str:
     return text
 
 
-# -- RESULTS.md -----------------------------------------------------------------------------------
+# -- docs/results.md ------------------------------------------------------------------------------
 
 
 def ranks_part() -> Iterator[str]:
@@ -161,7 +161,7 @@ def ranks_part() -> Iterator[str]:
         "many times the bare `all_reduce` of a float64 a lane they take. With "
         f"{' or '.join(map(str, crowded))} ranks there are more ranks than cores "
         f"({on['cores']}): these wait for each other's turn, too. What they send: "
-        f"[docs/ranks.md](../docs/ranks.md). {machine_line(on)}"
+        f"[what ranks send](ranks.md). {machine_line(on)}"
     )
     for ranks in values(rows, "ranks"):
         of = find(rows, ranks=ranks)

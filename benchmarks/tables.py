@@ -1,4 +1,4 @@
-"""Write RESULTS.md, the README's table and docs/ranks.md from the JSON in benchmarks/results.
+"""Write docs/results.md, the README's table and docs/ranks.md from the JSON in benchmarks/results.
 
 ::
 
@@ -30,6 +30,7 @@ __all__ = ["RESULTS", "headline", "insert", "results"]
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+RESULTS_PAGE = HERE.parent / "docs" / "results.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
 # -- the README's three rows ----------------------------------------------------------------------
@@ -61,7 +62,7 @@ def insert(text: str, block: str) -> str | None:
     return between(text, block, START, END)
 
 
-# -- RESULTS.md -----------------------------------------------------------------------------------
+# -- docs/results.md ------------------------------------------------------------------------------
 
 
 def results(report: Row, gpu: Row | None) -> str:
@@ -71,7 +72,7 @@ def results(report: Row, gpu: Row | None) -> str:
     parts = [
         "# Results",
         "Written by `python benchmarks/tables.py` from the JSON in `benchmarks/results`, of which "
-        "`step.py` wrote what comes first; [how to read it](README.md)." + quick,
+        "`step.py` wrote what comes first; `benchmarks/README.md` says how to read it." + quick,
         f"Before anything was timed, {checks['lane_steps']:,} lane steps and "
         f"{checks['drop_in_steps']:,} steps of the drop-in were equal to torch's, bit for bit; "
         "then three steps of every case below.",
@@ -129,7 +130,7 @@ def main() -> int:
     if text is None:
         print(f"{README.name} lacks {START} or {END}", file=sys.stderr)
         return 1
-    (HERE / "RESULTS.md").write_text(results(report, gpu), encoding="utf-8")
+    RESULTS_PAGE.write_text(results(report, gpu), encoding="utf-8")
     README.write_text(text, encoding="utf-8")
     RANKS_PAGE.write_text(page_of(RANKS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

@@ -305,7 +305,7 @@ def tables(monkeypatch):
 def test_the_page_and_the_readme_say_what_the_results_hold(tables):
     results = {path.stem: json.loads(path.read_text()) for path in tables.RESULTS.glob("*.json")}
     page = tables.results(results["cpu"], results["gpu"])
-    assert page == (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert page == (ROOT / "docs" / "results.md").read_text()
     readme = (ROOT / "README.md").read_text()
     assert tables.insert(readme, tables.headline(results["cpu"])) == readme
 

@@ -1,0 +1,83 @@
+"""The site builds without a warning, and every block of code on its pages runs as it stands."""
+
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from typer.testing import CliRunner
+
+from torch_plateau.cli import app
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md"))
+# What is shown and cannot be run here, or is run by other tests.
+ELSEWHERE = (
+    *("pip install", "torchrun", "nox", "python examples/", "python -m venv", "python bench"),
+    *("torch-plateau bench", "torch-plateau demo"),
+)
+
+
+def blocks(page):
+    """The fenced blocks of a page in order: what they are in, and what they say."""
+    tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
+    return [(token.info, token.content) for token in tokens if token.type == "fence"]
+
+
+def has_code(page):
+    return any(info in ("python", "sh") for info, _ in blocks(page))
+
+
+CODE = [page for page in PAGES if has_code(page)]
+
+
+@pytest.mark.parametrize("page", CODE, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_of_a_page_runs_in_order_and_prints_what_is_shown(
+    page, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for (info, content), (following, shown) in itertools.pairwise([*blocks(page), ("", "")]):
+        if info == "python":
+            exec(compile(content, f"<{page.name}>", "exec"), names)
+            printed = capsys.readouterr().out
+        elif info == "sh":
+            printed = run(content)
+        else:
+            continue
+        if following == "text":
+            assert printed.rstrip() == shown.rstrip()
+
+
+def run(content):
+    """Run the lines that are commands of ours; the others must be such as are run elsewhere."""
+    printed = ""
+    for line in content.replace("\\\n", "").splitlines():
+        command = line.split("#")[0].strip()
+        if command.startswith(ELSEWHERE) or not command:
+            continue
+        if command.startswith("torch-plateau "):
+            result = CliRunner().invoke(app, shlex.split(command)[1:])
+            assert result.exit_code in (0, 1), result.output
+            printed += result.output
+        else:
+            pytest.fail(f"nobody runs {command!r}")
+    return printed
+
+
+def test_the_site_builds_without_a_warning_and_finds_words(tmp_path):
+    """With -W each warning is an error: a dead link, a page in no list, a name without a target."""
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run([*sphinx, DOCS, tmp_path], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    index = (tmp_path / "searchindex.js").read_text()  # which the search box reads, from disk too
+    assert "lanelr" in index
+    remote = re.compile(r"""(?:src|href)=["'](https?://[^"']+\.(?:js|css))""")
+    loaded = {url for page in tmp_path.rglob("*.html") for url in remote.findall(page.read_text())}
+    assert not loaded, "the site must work without a network"
