@@ -37,7 +37,7 @@ PLATEAU_INLINE void accumulate(const Lanes& lanes, Block& block, Most most) noex
     const bool counts = here[i] & (most(i) > 1), full = rest[i] == 0;
     const double sum = total[i] + value[i];
     const std::int32_t number = taken[i] + 1;
-    value[i] = counts & full ? sum / static_cast<double>(number) : value[i];
+    value[i] = (counts & full) ? sum / static_cast<double>(number) : value[i];
     total[i] = counts ? (full ? 0.0 : sum) : total[i];
     taken[i] = counts ? (full ? 0 : number) : taken[i];
   }

@@ -83,7 +83,7 @@ PLATEAU_HD inline std::int32_t held_back(std::int32_t clock) noexcept {
 /// only where one was.
 PLATEAU_HD inline std::int32_t after_fire(std::int32_t clock, std::int32_t cooldown, bool reduced,
                                           std::uint8_t counting) noexcept {
-  return reduced | (counting != kKeras) ? -cooldown : clock;
+  return (reduced | (counting != kKeras)) ? -cooldown : clock;
 }
 
 /// The rate after a cut. Returns `rate` itself when the change would be `eps` or less, so a floor
@@ -106,7 +106,7 @@ PLATEAU_HD inline double raise(double rate, double factor, double max_lr, double
 /// above zero is never below, and NaN is within.
 PLATEAU_HD inline int side_of_band(double value, double target, double width) noexcept {
   if (value > target * width) return 1;
-  return (value < target / width) & (value > 0.0) ? -1 : 0;
+  return ((value < target / width) & (value > 0.0)) ? -1 : 0;
 }
 
 /// The rate after a step of a band: a rate beyond its bounds comes back to them.

@@ -109,8 +109,8 @@ Held<double> with_cut_neighbours(std::size_t spared, std::size_t cut,
 }
 
 void a_lane_does_not_depend_on_how_many_neighbours_are_cut() {
-  for (const std::size_t spared : {0, 63}) {
-    for (const std::size_t cut : {1, 2, 63, 64, 65, 200, 510, 511}) {
+  for (const std::size_t spared : {0u, 63u}) {
+    for (const std::size_t cut : {1u, 2u, 63u, 64u, 65u, 200u, 510u, 511u}) {
       const Held<double> held = with_cut_neighbours(spared, cut, step);
       const std::size_t in_vain = spared ? 0 : 1;
       for (std::size_t i = 0; i < 700; ++i) {
