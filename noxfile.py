@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["nox"]
+# dependencies = ["nox>=2025.2.9"]
 # ///
-"""One session a chore: nox -s tests, lint, types, stubs, cpp, instructions, bench."""
+"""One session a chore; nox --list names them."""
 
 import pathlib
 import tempfile
@@ -15,11 +15,17 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = pathlib.Path(__file__).parent
 STUB = ROOT / "python" / "torch_plateau" / "_core.pyi"
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
 def install(session: nox.Session, *what: str) -> None:
     """Install at the versions in constraints.txt, torch first."""
     session.install("-c", "constraints.txt", "torch", *what)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return what a dependency group of pyproject.toml names."""
+    return nox.project.dependency_groups(PYPROJECT, name)
 
 
 @nox.session
@@ -32,7 +38,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style: ruff for Python, clang-format for C++ (use -- --fix to mend)."""
-    session.install("-c", "constraints.txt", "ruff", "clang-format")
+    session.install("-c", "constraints.txt", *group("lint"))
     fix = "--fix" in session.posargs
     endings = (".hpp", ".cpp", ".h", ".cu", ".cuh")
     trees = (ROOT / "csrc", ROOT / "tests" / "cpp", ROOT / "benchmarks" / "instructions")
@@ -45,8 +51,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Run mypy --strict on the package."""
-    typed = ("lightning", "numpy", "optuna", "pytorch-ignite", "rich", "transformers", "typer")
-    install(session, "mypy", *typed)
+    install(session, *group("types"))
     session.run("mypy")
 
 
@@ -54,7 +59,7 @@ def types(session: nox.Session) -> None:
 def stubs(session: nox.Session) -> None:
     """Generate _core.pyi and what follows from the table of settings; -- --check compares."""
     session.env["TORCH_PLATEAU_CUDA"] = "OFF"  # the module's face is the same without kernels
-    install(session, "pybind11-stubgen", "ruff", ".")
+    install(session, *group("stubs"), ".")
     with tempfile.TemporaryDirectory() as out:
         session.run("pybind11-stubgen", "torch_plateau._core", "--exit-code", "-o", out)
         made = pathlib.Path(out, "torch_plateau", "_core.pyi")
@@ -70,7 +75,7 @@ def stubs(session: nox.Session) -> None:
 
 def build_cpp(session: nox.Session, *targets: str) -> None:
     """Build what is in C++ and has no Python in it; all of it unless targets are named."""
-    session.install("-c", "constraints.txt", "cmake", "ninja")
+    session.install("-c", "constraints.txt", *group("cpp"))
     flags = ("-DTORCH_PLATEAU_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release")
     session.run("cmake", "-S", ".", "-B", "build/cpp", "-G", "Ninja", *flags)
     only = ("--target", *targets) if targets else ()
