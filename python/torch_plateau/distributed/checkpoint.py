@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_all
 from torch.distributed.checkpoint.state_dict_saver import save as save_all
 
@@ -20,6 +21,63 @@ if TYPE_CHECKING:
     from .shard import LaneShard
 
 __all__ = ["load", "save"]
+
+# What the index of a checkpoint is made of: records, which do nothing when they are built.
+_RECORDS = {
+    "collections": {"OrderedDict"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+    "torch": {"Size", "device"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds what an index is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return torch's record of this name, or one of torch's dtypes."""
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        if name not in _RECORDS.get(module, ()):
+            raise pickle.UnpicklingError(f"its index names {module}.{name}")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    """torch's reader, which would run whatever the index, a pickle, asks for.
+
+    Tensors it reads with ``weights_only=True``, and nothing else is asked of it.
+    """
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """Return the index; raises ValueError if it is none."""
+        try:
+            with open(os.path.join(self.path, ".metadata"), "rb") as file:
+                index = _Unpickler(file).load()
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"path: expected a checkpoint at {str(self.path)!r}: {error}"
+            ) from error
+        if not isinstance(index, Metadata):
+            raise ValueError(
+                f"path: expected a checkpoint at {str(self.path)!r}, got another index"
+            )
+        index.storage_meta = index.storage_meta or StorageMeta()
+        index.storage_meta.load_id = self.load_id
+        return index
 
 
 def save(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
@@ -58,7 +116,7 @@ def load(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
     if not os.path.exists(path) and os.path.exists(f"{path}.old"):
         path = f"{path}.old"
     try:
-        found = FileSystemReader(path).read_metadata().state_dict_metadata
+        found = _Reader(path).read_metadata().state_dict_metadata
     except FileNotFoundError as error:
         raise FileNotFoundError(f"path: expected a checkpoint, got none at {path!r}") from error
     within = {
@@ -86,7 +144,8 @@ def load(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
         else:
             target[kind] = torch.empty(each.size, dtype=dtype)
     try:
-        load_all({key: target}, checkpoint_id=path, process_group=shard.mesh.get_group())
+        group = shard.mesh.get_group()
+        load_all({key: target}, storage_reader=_Reader(path), process_group=group)
     except CheckpointException as error:
         raise ValueError(f"path: cannot load {path!r}: {error}") from error
     shard.load_state_dict(target)
