@@ -16,6 +16,7 @@ from ..lanes.settings import check_names
 from ..lanes.state import IMPROVED, RAISED, REDUCED
 from ..lanes.table import BITS
 from ..lanes.values import shown
+from .frame import frame_of
 from .inputs import as_history
 
 if TYPE_CHECKING:
@@ -194,10 +195,8 @@ class Replay:
         return columns
 
     def to_pandas(self) -> Any:
-        """Return :meth:`table` as a ``pandas.DataFrame``; needs pandas."""
-        import pandas
-
-        return pandas.DataFrame(self.table())
+        """Return :meth:`table` as a ``pandas.DataFrame``; raises ImportError without pandas."""
+        return frame_of(self.table())
 
     def __repr__(self) -> str:
         """Show the sizes and what was recorded."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..lanes.settings import check_names, checked_setting, plain
 from ..lanes.table import RATE, SETTINGS
 from ..lanes.values import checked
+from .frame import frame_of
 from .inputs import as_histories
 from .progress import LateBar
 from .replay import replay
@@ -150,10 +151,8 @@ class Sweep:
         return columns
 
     def to_pandas(self) -> Any:
-        """Return :meth:`table` as a ``pandas.DataFrame``; needs pandas."""
-        import pandas
-
-        return pandas.DataFrame(self.table())
+        """Return :meth:`table` as a ``pandas.DataFrame``; raises ImportError without pandas."""
+        return frame_of(self.table())
 
     def __repr__(self) -> str:
         """Show the sizes."""
