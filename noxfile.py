@@ -6,6 +6,8 @@
 """One session a chore; nox --list names them."""
 
 import pathlib
+import re
+import shutil
 import tempfile
 
 import nox
@@ -33,6 +35,23 @@ def tests(session: nox.Session) -> None:
     """Run the test suite; warnings are errors, in C++ too."""
     install(session, ".[test]")
     session.run("pytest", *session.posargs)
+
+
+# Of the suite what needs no trainer: the rule, lanes, schedulers, optimizers, histories, the build.
+CORE = (
+    "rule_transitions matches_torch drop_in drop_in_cuts lanes bad_input batched batched_groups "
+    "tensor_rates lane_lr lane_lr_rows lane_optimizers lane_optimizers_life stack best clip "
+    "compose hooks life life_edges life_writes moved_memory options noise halving replay sweep "
+    "diagnose histories optimizer_table security without_extras build"
+)
+
+
+@nox.session(default=False, python=["3.10", "3.11", "3.12", "3.13", "3.14"])
+@nox.parametrize("torch", ["2.10.0", "2.13.0", "2.14.1"])
+def versions(session: nox.Session, torch: str) -> None:
+    """Run what needs no trainer on another Python and torch; docs/versions.md says what was run."""
+    session.install(f"torch=={torch}", *group("core"), ".[cli]")
+    session.run("pytest", *(f"tests/test_{name}.py" for name in CORE.split()), *session.posargs)
 
 
 @nox.session
@@ -89,6 +108,52 @@ def cpp(session: nox.Session) -> None:
     kernels = any(pathlib.Path("build/cpp").rglob("step.cu.o"))
     session.log("CUDA sources compiled" if kernels else "NO nvcc: CUDA sources were NOT compiled")
     session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure", "--parallel", "2")
+
+
+@nox.session(default=False)
+def cross(session: nox.Session) -> None:
+    """Build the C++ tests for aarch64 and run them by qemu-user; no operation may be fused.
+
+    Needs g++-aarch64-linux-gnu and qemu-user. The kernels' test is left out: its emulation starts a
+    thread for each of CUDA's, of which qemu keeps the memory.
+    """
+    session.install("-c", "constraints.txt", *group("cpp"))
+    target = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
+    compiler = "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"
+    runner = "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu"
+    flags = ("-DTORCH_PLATEAU_CUDA=OFF", "-DTORCH_PLATEAU_WERROR=ON", "-DCMAKE_BUILD_TYPE=Release")
+    configure = ("cmake", "-S", ".", "-B", "build/aarch64", "-G", "Ninja")
+    session.run(*configure, *flags, *target, compiler, runner)
+    tests = ("test_rule", "test_loops", "test_reasons", "test_alike")
+    session.run("cmake", "--build", "build/aarch64", "--target", "plateau_core", *tests)
+    session.run("ctest", "--test-dir", "build/aarch64", "--output-on-failure", "-E", "kernel")
+    disassemble = ("aarch64-linux-gnu-objdump", "-d", "build/aarch64/libplateau_core.a")
+    code = session.run(*disassemble, silent=True, external=True)
+    fused = re.findall(r"\t(fn?m(?:add|sub)|fml[as])\t", code)
+    if fused:
+        session.error(f"{len(fused)} operations round once where Python rounds twice: {set(fused)}")
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Build the sdist and, from it, this Python's wheel; repair and check them, in dist/."""
+    session.install("-c", "constraints.txt", *group("release"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    wheel = str(*ROOT.glob("dist/*-linux_*.whl"))
+    session.run("auditwheel", "repair", "--wheel-dir", "dist", wheel)
+    pathlib.Path(wheel).unlink()
+    made = sorted(map(str, ROOT.glob("dist/*")))
+    session.run("twine", "check", "--strict", *made)
+    session.run("check-wheel-contents", *(each for each in made if each.endswith(".whl")))
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Look the pinned versions up in the list of known vulnerabilities; needs the network."""
+    session.install("pip-audit")
+    pinned = ("--requirement", "constraints.txt", "--no-deps", "--disable-pip")
+    session.run("pip-audit", "--strict", *pinned)
 
 
 @nox.session(default=False)
