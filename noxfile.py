@@ -151,7 +151,7 @@ def release(session: nox.Session) -> None:
 @nox.session(default=False)
 def audit(session: nox.Session) -> None:
     """Look the pinned versions up in the list of known vulnerabilities; needs the network."""
-    session.install("pip-audit")
+    session.install("-c", "constraints.txt", "pip-audit")
     pinned = ("--requirement", "constraints.txt", "--no-deps", "--disable-pip")
     session.run("pip-audit", "--strict", *pinned)
 
