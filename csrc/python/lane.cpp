@@ -10,17 +10,18 @@
 #include "python/fast.hpp"
 #include "python/rates.hpp"
 #include "python/register.hpp"
+#include "python/turn.hpp"
 
 namespace py = pybind11;
 
 namespace plateau {
 namespace {
 
-/// What a step asks of Python.
-enum Answer : int {
+/// What a step leaves to do.
+enum Left : int {
   kLower = 1,         // lower the rates, then call cool()
   kRatesChanged = 2,  // take a new snapshot of the rates
-  kUnreadable = -1,   // nothing changed: explain, or convert the metric to a float
+  kFailed = -1,       // nothing: there is a Python error
 };
 
 /// The one element of `metric`, as Python's float() reads it. False if that takes Python.
@@ -41,6 +42,7 @@ bool read_one(py::handle metric, double& out) noexcept {
   return true;
 }
 
+PyObject* const kFinishStep = PyUnicode_InternFromString("_finish_step");
 PyObject* const kReduceLr = PyUnicode_InternFromString("_reduce_lr");
 PyObject* const kLastLr = PyUnicode_InternFromString("_last_lr");
 PyObject* const kMinLrs = PyUnicode_InternFromString("min_lrs");
@@ -84,10 +86,21 @@ struct Lane {
   std::int32_t patience = 0;
   std::int32_t cooldown = 0;
 
-  /// One of Answer, or both of the first two.
-  int step(py::handle metric, py::handle groups, py::handle rates) noexcept {
-    double x;
-    if (!read_one(metric, x)) return kUnreadable;
+  Turn& turn() noexcept { return turn_; }
+
+  /// Becomes another, but for `reduce_lr`.
+  void take(const Lane& other) noexcept {
+    best = other.best;
+    num_bad_epochs = other.num_bad_epochs;
+    cooldown_counter = other.cooldown_counter;
+    last_epoch = other.last_epoch;
+    gate = other.gate;
+    patience = other.patience;
+    cooldown = other.cooldown;
+  }
+
+  /// Nothing, or some of Left.
+  int step(double x, py::handle groups, py::handle rates) noexcept {
     const bool improved = improves(x, best, gate);
     if (improved) best = x;
     const std::int32_t clock =
@@ -99,27 +112,49 @@ struct Lane {
   }
 
   /// Does what kLower asks for, and takes the snapshot, where all is plain. Returns what is left to
-  /// Python: nothing or `answer`; -2 with a Python error.
-  int lower(PyObject* plateau, PyObject* groups, int answer) noexcept {
+  /// Python: nothing or `left`.
+  int lower(PyObject* plateau, PyObject* groups, int left) noexcept {
     PyObject* rates =
         reduces_by(plateau, reduce_lr.ptr()) ? cut_by_attributes(plateau, groups) : nullptr;
-    if (!rates) return PyErr_Occurred() ? -2 : answer;
+    if (!rates) return PyErr_Occurred() ? kFailed : left;
     cool();
     const bool set = PyObject_SetAttr(plateau, kLastLr, rates) == 0;
     Py_DECREF(rates);
-    return set ? 0 : -2;
+    return set ? 0 : kFailed;
   }
 
   void cool() noexcept {
     num_bad_epochs = 0;
     cooldown_counter = -after_fire(0, cooldown, true, kTorch);
   }
+
+ private:
+  Turn turn_;
 };
 
+/// Does what is left of a step, before another thread may begin one. False with a Python error.
+bool finish(Lane& lane, PyObject* const* args, int left) {
+  const InTurn mine(lane.turn());
+  PyObject* const plateau = args[3];
+  PyObject* const epoch = args[4];
+  if (left & kLower) left = lane.lower(plateau, args[1], left);
+  if (left == kFailed) return false;
+  if (left == 0 && epoch == Py_None) return true;
+  const py::object bits = py::int_(left);
+  PyObject* done = PyObject_CallMethodObjArgs(plateau, kFinishStep, bits.ptr(), epoch, nullptr);
+  Py_XDECREF(done);
+  return done != nullptr;
+}
+
 PyObject* step_fast(Lane& lane, PyObject* const* args) noexcept {
-  int answer = lane.step(args[0], args[1], args[2]);
-  if (answer > 0 && answer & kLower) answer = lane.lower(args[3], args[1], answer);
-  return answer == -2 ? nullptr : PyLong_FromLong(answer);
+  return answer([&]() -> PyObject* {
+    double x;
+    if (!read_one(args[0], x)) Py_RETURN_FALSE;
+    if (lane.turn().taken()) const InTurn waited(lane.turn());
+    const int left = lane.step(x, args[1], args[2]);
+    if ((left || args[4] != Py_None) && !finish(lane, args, left)) return nullptr;
+    Py_RETURN_TRUE;
+  });
 }
 
 }  // namespace
@@ -139,15 +174,18 @@ void register_lane(py::module_& m) {
             self.gate = gate_of(mode, threshold, threshold_mode, 0.0);
           },
           py::arg("mode"), py::arg("threshold"), py::arg("threshold_mode"), "Words as codes.")
+      .def("take", &Lane::take, py::arg("other"), "Become another, but for `reduce_lr`.")
       .def("cool", &Lane::cool, "Start the cooldown: the end of a step that fired.");
-  def_fast<Lane, 4, step_fast>(
+  def_turn(lane, "Lane");
+  def_fast<Lane, 5, step_fast>(
       lane, "step",
       "step(self: torch_plateau._core.Lane, metric: object, groups: object, rates: object, "
-      "plateau: object) -> int\n\n"
+      "plateau: object, epoch: object) -> bool\n\n"
       "Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float "
-      "rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. Returns "
-      "what is left to do, FIRED and RATES_CHANGED bits; or -1, and nothing changed, if the metric "
-      "cannot be read in place.");
+      "rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. What is "
+      "left then, FIRED and RATES_CHANGED bits, and an `epoch`, if any, are for "
+      "`plateau._finish_step`, during which no other thread steps. False, and nothing changed, if "
+      "the metric cannot be read in place.");
   m.attr("FIRED") = static_cast<int>(kLower);
   m.attr("RATES_CHANGED") = static_cast<int>(kRatesChanged);
   m.def("cut", &cut, py::arg("rate"), py::arg("factor"), py::arg("min_lr"), py::arg("eps"),

@@ -129,18 +129,9 @@ class Batch {
   /// Whether a tensor that users were given is not where it was, or not what it was.
   bool has_moved() const noexcept { return published_.moved() || (best_is_out_ && best_.moved()); }
 
-  void enter() { turn_.take(); }
-  void leave(py::object, py::object, py::object) { turn_.give(); }
+  Turn& turn() noexcept { return turn_; }
 
  private:
-  struct InTurn {
-    explicit InTurn(Turn& turn) : turn_(turn) { turn.take(); }
-    ~InTurn() { turn_.give(); }
-    InTurn(const InTurn&) = delete;
-    InTurn& operator=(const InTurn&) = delete;
-    Turn& turn_;
-  };
-
   std::int64_t step_in_turn(py::handle array, py::handle mask) {
     const InTurn mine(turn_);
     const py::object held = storage_of(array), held_mask = mask ? storage_of(mask) : py::none();
@@ -281,24 +272,12 @@ class Batch {
   bool is_long_ = false;  // so that a step gives the interpreter lock up
 };
 
-template <class Call>
-PyObject* answer(Call call) noexcept {
-  try {
-    return PyLong_FromLongLong(call());
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
-}
-
 PyObject* step_fast(Batch& batch, PyObject* const* args) noexcept {
-  return answer([&] { return batch.step(args[0], {}); });
+  return answer([&] { return PyLong_FromLongLong(batch.step(args[0], {})); });
 }
 
 PyObject* step_masked_fast(Batch& batch, PyObject* const* args) noexcept {
-  return answer([&] { return batch.step(args[0], args[1]); });
+  return answer([&] { return PyLong_FromLongLong(batch.step(args[0], args[1])); });
 }
 
 }  // namespace
@@ -320,9 +299,8 @@ void register_lanes(py::module_& m) {
            "Users have best: it may be moved, and torch is told of writes.")
       .def("has_moved", &Batch::has_moved, "Whether lr or best is not where it was.")
       .def("replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
-           "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.")
-      .def("__enter__", &Batch::enter)
-      .def("__exit__", &Batch::leave);
+           "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.");
+  def_turn(lanes, "Lanes");
   m.def(
       "call_each",
       [](const std::vector<py::object>& calls) {

@@ -4,6 +4,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include <exception>
+#include <string>
+
+#include "python/fast.hpp"
+
 namespace plateau {
 
 /// All members are read and written with the interpreter lock held. A step of few lanes keeps that
@@ -26,6 +31,55 @@ class Turn {
   int depth_ = 0;
   int generation_ = 0;  // of processes, by forks
 };
+
+/// Has the turn until it goes out of scope.
+struct InTurn {
+  explicit InTurn(Turn& turn) : turn_(turn) { turn.take(); }
+  ~InTurn() { turn_.give(); }
+  InTurn(const InTurn&) = delete;
+  InTurn& operator=(const InTurn&) = delete;
+
+ private:
+  Turn& turn_;
+};
+
+/// Runs what Python code calls, whose result may be null; C++ exceptions become Python's.
+template <class Call>
+PyObject* answer(Call call) noexcept {
+  try {
+    return call();
+  } catch (pybind11::error_already_set& error) {
+    error.restore();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+template <class Self>
+PyObject* enter_fast(Self& self, PyObject* const*) noexcept {
+  return answer([&] {
+    self.turn().take();
+    return Py_NewRef(Py_None);
+  });
+}
+
+template <class Self>
+PyObject* leave_fast(Self& self, PyObject* const*) noexcept {
+  self.turn().give();
+  Py_RETURN_NONE;
+}
+
+/// Makes `with` take the turn that the object's `turn()` is.
+template <class Self>
+void def_turn(pybind11::class_<Self>& type, const std::string& name) {
+  static const std::string self = "(self: torch_plateau._core." + name;
+  static const std::string enter = "__enter__" + self + ") -> None";
+  static const std::string leave =
+      "__exit__" + self + ", arg0: object, arg1: object, arg2: object) -> None";
+  def_fast<Self, 0, enter_fast<Self>>(type, "__enter__", enter.c_str());
+  def_fast<Self, 3, leave_fast<Self>>(type, "__exit__", leave.c_str());
+}
 
 /// Around a host loop without the interpreter lock: the first is called with the lock still held,
 /// the second before it is taken again.

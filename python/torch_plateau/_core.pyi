@@ -90,6 +90,8 @@ class Lane:
     """
     One lane in plain numbers.
     """
+    def __enter__(self) -> None: ...
+    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
     def __init__(self, reduce_lr: typing.Any) -> None: ...
     def cool(self) -> None:
         """
@@ -105,10 +107,19 @@ class Lane:
         Words as codes.
         """
     def step(
-        self, metric: typing.Any, groups: typing.Any, rates: typing.Any, plateau: typing.Any
-    ) -> int:
+        self,
+        metric: typing.Any,
+        groups: typing.Any,
+        rates: typing.Any,
+        plateau: typing.Any,
+        epoch: typing.Any,
+    ) -> bool:
         """
-        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. Returns what is left to do, FIRED and RATES_CHANGED bits; or -1, and nothing changed, if the metric cannot be read in place.
+        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. What is left then, FIRED and RATES_CHANGED bits, and an `epoch`, if any, are for `plateau._finish_step`, during which no other thread steps. False, and nothing changed, if the metric cannot be read in place.
+        """
+    def take(self, other: Lane) -> None:
+        """
+        Become another, but for `reduce_lr`.
         """
     @property
     def best(self) -> float: ...

@@ -34,6 +34,7 @@ from .settings import (
 )
 from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
 from .table import RATE, SETTINGS, STOP_REASONS, whole_number
+from .turns import in_turn
 from .values import brief, check_keys, checked, shown
 from .writes import Write, beginning_anew, copying
 
@@ -179,14 +180,10 @@ class PlateauLanes(Placed):
             metrics, active = self._agree(metrics, active, self._agreement)
         if is_dynamo_compiling():
             self._step_traced(metrics, active)
-        elif active is not None:
-            answer = self._core.step_masked(metrics, active)
-            if answer == _core.UNREADABLE:
-                active = mask_of("active", active, len(self), self.device)
-                answer = self._core.step_masked(metrics, active)
-            self._step_and_tell(answer, metrics, active)
         elif self._on_reduce is not None:
-            self._step_and_tell(self._core.step(metrics), metrics)
+            self._step_and_tell(self._on_reduce, metrics, active)
+        elif active is not None:
+            self._step_some(metrics, active)
         elif (answer := self._advance(metrics)) < 0:
             self._step_again(answer, metrics)
         return self._lr
@@ -200,12 +197,27 @@ class PlateauLanes(Placed):
     def _compared(self) -> State:
         return State(self._state.compared(), self._state.place)
 
-    def _step_and_tell(self, answer: int, metrics: Any, active: Tensor | None = None) -> None:
-        reduced = answer if answer >= 0 else self._step_again(answer, metrics, active)
-        if self._on_reduce is not None and (reduced > 0 or self.device.type != "cpu"):
-            index = self.reduced.nonzero().flatten()  # a GPU has to be asked
-            if len(index):
-                self._on_reduce(self, index)
+    def _step_and_tell(
+        self, tell: Callable[[PlateauLanes, Tensor], object], metrics: Any, active: Any
+    ) -> None:
+        index: Tensor | tuple[()] = ()
+        with self._core:  # so that what is told is of this step
+            reduced = self._step_some(metrics, active)
+            if reduced > 0 or self.device.type != "cpu":
+                index = self.reduced.nonzero().flatten()  # a GPU has to be asked
+        if isinstance(index, Tensor) and len(index):
+            tell(self, index)
+
+    def _step_some(self, metrics: Any, active: Any) -> int:
+        """Step the active lanes, all for None; return how many had a rate lowered."""
+        if active is None:
+            answer = self._core.step(metrics)
+        else:
+            answer = self._core.step_masked(metrics, active)
+            if answer == _core.UNREADABLE:
+                active = mask_of("active", active, len(self), self.device)
+                answer = self._core.step_masked(metrics, active)
+        return answer if answer >= 0 else self._step_again(answer, metrics, active)
 
     def _step_again(
         self, answer: int, metrics: Any, active: Tensor | None = None, fetch: bool = False
@@ -262,6 +274,7 @@ class PlateauLanes(Placed):
         return self._lr
 
     @property
+    @in_turn
     def lr_master(self) -> Tensor:
         """Rates at full precision, float64, ``(groups,)``; without a warm-up's factor or noise."""
         return self._state.master()
@@ -273,36 +286,43 @@ class PlateauLanes(Placed):
         return self._state.fields["best"]
 
     @property
+    @in_turn
     def num_bad_epochs(self) -> Tensor:
         """Bad steps in a row, int32, shape ``(n,)``; 0 with ``rule="band"``, which counts none."""
         return self._state.fields["clock"].clamp(min=0)
 
     @property
+    @in_turn
     def cooldown_counter(self) -> Tensor:
         """Cooldown steps that are left, after a cut or a raise, int32, shape ``(n,)``."""
         return -self._state.fields["clock"].clamp(max=0)
 
     @property
+    @in_turn
     def improved(self) -> Tensor:
         """Whether the last metric was better than best; bool, shape ``(n,)``."""
         return (self._state.fields["outcome"] & IMPROVED).bool()
 
     @property
+    @in_turn
     def reduced(self) -> Tensor:
         """Whether the last step lowered a rate of the lane; bool, shape ``(n,)``."""
         return (self._state.fields["outcome"] & REDUCED).bool()
 
     @property
+    @in_turn
     def raised(self) -> Tensor:
         """Whether the last step raised a rate of the lane; bool, shape ``(n,)``."""
         return (self._state.fields["outcome"] & RAISED).bool()
 
     @property
+    @in_turn
     def num_reductions(self) -> Tensor:
         """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``."""
         return self._state.fields["num_reductions"].clone()
 
     @property
+    @in_turn
     def num_increases(self) -> Tensor:
         """Steps so far that raised a rate of the lane, int32, shape ``(n,)``."""
         counts = self._state.fields.get("num_increases")
@@ -311,11 +331,13 @@ class PlateauLanes(Placed):
         return counts.clone()
 
     @property
+    @in_turn
     def num_steps(self) -> Tensor:
         """Steps taken by the batch, int64, 0-d."""
         return self._state.fields["num_steps"][0].clone()
 
     @property
+    @in_turn
     def last_reduction(self) -> Tensor:
         """The lane's step (from 1) that last lowered a rate, 0 for none; int64, ``(n,)``.
 
@@ -324,6 +346,7 @@ class PlateauLanes(Placed):
         return self._state.fields["last_cut"] - self._state.fields["born"]
 
     @property
+    @in_turn
     def finished(self) -> Tensor:
         """Whether steps pass the lane by, for its :attr:`stop_reason`; bool, ``(n,)``."""
         flags = self._state.fields.get("flags")
@@ -336,6 +359,7 @@ class PlateauLanes(Placed):
         return bool(self.finished.all())
 
     @property
+    @in_turn
     def stop_reason(self) -> Tensor:
         """What finished the lane, a position in ``STOP_REASONS``, 0 for none; uint8, ``(n,)``.
 
@@ -364,6 +388,7 @@ class PlateauLanes(Placed):
         return [STOP_REASONS[code] if code else None for code in self.stop_reason.tolist()]
 
     @property
+    @in_turn
     def best_step(self) -> Tensor:
         """The lane's step (from 1) of its :attr:`best`, 0 for none; int64, ``(n,)``.
 
@@ -380,10 +405,12 @@ class PlateauLanes(Placed):
         return steps.clone()
 
     @property
+    @in_turn
     def at_min_lr(self) -> Tensor:
         """Whether no rate of the lane can be lowered, by floor or ``eps``; bool, ``(n,)``."""
         return self._state.at_min()
 
+    @in_turn
     def events(self) -> Cuts:
         """Return the recorded cuts, oldest first, and how many of them were overwritten.
 
@@ -396,6 +423,7 @@ class PlateauLanes(Placed):
         return read_events(self._state)
 
     @property
+    @in_turn
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters: numbers and words where uniform, else one value per lane.
 
@@ -403,6 +431,7 @@ class PlateauLanes(Placed):
         """
         return {name: plain(SETTINGS[name], each) for name, each in self._state.settings.items()}
 
+    @in_turn
     def settings_of(self, lane: int) -> dict[str, Any]:
         """Return the hyper-parameters of one lane: numbers, words and None.
 
@@ -662,6 +691,7 @@ class PlateauLanes(Placed):
 
     # -- saving -----------------------------------------------------------------------------------
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot: tensors (clones) and primitives only, safe for ``weights_only=True``.
 
@@ -691,6 +721,7 @@ class PlateauLanes(Placed):
             )
         )
 
+    @in_turn
     def __getstate__(self) -> dict[str, Any]:
         state = self._state
         return {

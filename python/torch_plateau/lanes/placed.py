@@ -32,6 +32,10 @@ class Placed:
     _has_parts: bool
     _connection: Connection
 
+    @property
+    def _turn(self) -> _core.Lanes:
+        return self._core
+
     def _place(self, state: LaneState) -> None:
         """Begin with a state."""
         self._core = _core.Lanes(INCREMENT_VERSION, torch.get_num_threads)

@@ -19,6 +19,7 @@ from ..lanes.readable import kind_of
 from ..lanes.saved import restored
 from ..lanes.state import LaneState
 from ..lanes.table import SETTINGS
+from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, shown
 from .fields import as_dict, checked_field, items_of
 from .hooks import call_after_load
@@ -186,6 +187,11 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if epoch is not None:
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        with self.lanes._core:
+            self._step(metrics, epoch, active)
+
+    def _step(self, metrics: Any, epoch: int | None, active: Any) -> None:
+        """Step while no other thread does, so that rates in groups are those of the last step."""
         self._adopt_if_replaced()
         if (agreement := self.lanes._agreement) is not None:
             metrics, active = self.lanes._agree(metrics, active, agreement)
@@ -207,6 +213,11 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self._publish()
         self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
 
+    @property
+    def _turn(self) -> _core.Lanes:
+        return self.lanes._core
+
+    @in_turn
     def _after_load(self) -> None:
         """Put the views back, which ``optimizer.load_state_dict`` replaces with its own rates."""
         self._adopt()
@@ -329,6 +340,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             raise AttributeError(f"{name}: expected one of the settings, {_SETTINGS}")
         super().__setattr__(name, checked_field(name, value) if name == "last_epoch" else value)
 
+    @in_turn
     def get_last_lr(self) -> list[Any]:
         """Return the rate of every group: floats, or clones of the tensors, which do not sync."""
         return rates_of(self._groups())
@@ -348,6 +360,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         """Cooldown steps that are left; see :attr:`PlateauLanes.cooldown_counter`."""
         return self.lanes.cooldown_counter
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot of tensors and primitives: ``lanes`` and ``last_epoch``.
 
@@ -356,6 +369,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         own = {} if self._lane_of is None else {"lane_of": self.lane_of}
         return {"lanes": self.lanes.state_dict(), "last_epoch": self.last_epoch, **own}
 
+    @in_turn
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot and publish its rates to the optimizers.
 
@@ -394,6 +408,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         self.last_epoch = last_epoch
         self._publish()
 
+    @in_turn
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
         remade = ("_handed", "_vector", "_version", "_published", "_hooks", "_own")

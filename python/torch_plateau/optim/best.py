@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -12,9 +13,11 @@ from torch.optim import lr_scheduler
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
+from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked_word
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rates
+from .plateau import ReduceLROnPlateau
 from .stacked import check_like, check_stacked, named_tensors
 
 __all__ = ["LaneBest"]
@@ -85,7 +88,15 @@ class LaneBest:
         """The best parameters by name (``"0"``, ``"1"``, ... for those without): live tensors."""
         return dict(self._best)
 
+    @property
+    def _turn(self) -> AbstractContextManager[Any]:
+        """That of what decides; torch's own scheduler has none."""
+        if isinstance(self.lanes, PlateauLanes):
+            return self.lanes._core
+        return self.lanes._lane if isinstance(self.lanes, ReduceLROnPlateau) else nullcontext()
+
     @torch.no_grad()
+    @in_turn
     def update(self) -> None:
         """Keep the parameters of the lanes that improved in their last step; roll back the cut.
 
@@ -99,6 +110,7 @@ class LaneBest:
                 _take(reduced, self._best[name], param.detach())
 
     @torch.no_grad()
+    @in_turn
     def restore(self, lanes: Which | None = None) -> None:
         """Write the best parameters back, in place.
 
@@ -113,6 +125,7 @@ class LaneBest:
             _take(which, self._best[name], param.detach())
 
     @torch.no_grad()
+    @in_turn
     def reset(self, lanes: Which | None = None) -> None:
         """Begin anew: the best of these lanes (all unless told) are their parameters as of now.
 
@@ -123,6 +136,7 @@ class LaneBest:
         for name, param in self._params.items():
             _take(which, param.detach(), self._best[name])
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot of clones and primitives, safe for ``weights_only=True``.
 
@@ -133,6 +147,7 @@ class LaneBest:
         return {"best": best, "seen": None if self._seen is None else dict(self._seen)}
 
     @torch.no_grad()
+    @in_turn
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot in place; the scheduler or lanes and the parameters load their own.
 

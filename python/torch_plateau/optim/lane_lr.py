@@ -29,10 +29,12 @@ from torch.optim import (
     SparseAdam,
 )
 
+from .. import _core
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import numbers_of
 from ..lanes.table import whole_number
+from ..lanes.turns import in_turn
 from ..lanes.values import check_keys
 from .optimizers import unwrapped
 
@@ -233,6 +235,10 @@ class LaneLR:
         spread[dim] = rows
         return _Place(torch.empty_like(param, requires_grad=False), spread, index)
 
+    @property
+    def _turn(self) -> _core.Lanes:
+        return self.lanes._core
+
     @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._check(optimizer)
@@ -245,7 +251,16 @@ class LaneLR:
         torch._foreach_copy_([self._places[param].old for param in self._stepping], self._stepping)
 
     @torch.no_grad()
+    @in_turn
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if (size := (len(self.lanes), self.lanes.device)) != self._size:
+            for param in self._stepping:
+                if _alike(old := self._places[param].old, param):
+                    param.copy_(old)
+            raise RuntimeError(
+                f"lanes: expected {self._size[0]} on {self._size[1]} until the optimizer's step is "
+                f"over, got {size[0]} on {size[1]}; its parameters are what they were before"
+            )
         rates: dict[tuple[torch.dtype, int], Tensor] = {}
         for param in self._stepping:
             old, shape, lane_of = self._places[param]

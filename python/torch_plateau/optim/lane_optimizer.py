@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .. import _core
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
 from ..lanes.table import Row
+from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked, shown
 
 __all__ = ["FACTOR", "SHARE", "LaneOptimizer", "finite"]
@@ -84,6 +86,15 @@ class LaneOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._step()
+        return loss
+
+    @property
+    def _turn(self) -> _core.Lanes:
+        return self.lanes._core
+
+    @in_turn
+    def _step(self) -> None:
         n = len(self.lanes)
         lanes, amp = self._lanes_now(), self._amp_now()
         steps, written, copied = [], [], []
@@ -114,7 +125,6 @@ class LaneOptimizer(Optimizer):
                     given.copy_(grad)
             written += [param.grad for param in written]
         torch.autograd.graph.increment_version(written)
-        return loss
 
     def _lanes_now(self) -> dict[str, Tensor]:
         fields = self.lanes._state.fields
@@ -143,6 +153,7 @@ class LaneOptimizer(Optimizer):
     # -- lanes ------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @in_turn
     def reset_lanes(self, lanes: Which) -> None:
         """Forget what was remembered of lanes, as of models that have not been trained.
 
@@ -208,6 +219,7 @@ class LaneOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "lanes": self.lanes}
 
+    @in_turn
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict()`` returned, in the types that it was kept in.
 

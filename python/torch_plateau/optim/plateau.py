@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -120,21 +121,18 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if epoch is not None:
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        answer = self._lane.step(metrics, self.optimizer.param_groups, self._last_lr, self)
-        if answer or epoch is not None:
-            self._finish_step(answer, metrics, epoch)
+        lane, groups = self._lane, self.optimizer.param_groups
+        if not lane.step(metrics, groups, self._last_lr, self, epoch):
+            lane.step(one_metric(metrics), groups, self._last_lr, self, epoch)
 
-    def _finish_step(self, answer: int, metrics: Any, epoch: int | None) -> None:
-        """Do what the core left to Python: rare metrics, cuts of other rates than floats."""
-        if answer < 0:
-            groups = self.optimizer.param_groups
-            answer = self._lane.step(one_metric(metrics), groups, self._last_lr, self)
+    def _finish_step(self, left: int, epoch: int | None) -> None:
+        """Do what the core leaves to Python: cuts of other rates than floats, new snapshots."""
         if epoch is not None:
             self.last_epoch = epoch
-        if answer & _core.FIRED:
+        if left & _core.FIRED:
             self._reduce_lr(self.last_epoch)
             self._lane.cool()
-        if answer:
+        if left:
             self._last_lr = rates_of(self.optimizer.param_groups)
 
     @property
@@ -207,9 +205,10 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's keys: numbers, words, and ``_last_lr`` with cloned tensors."""
-        state = {name: value for name, value in self.__dict__.items() if name not in _HIDDEN}
-        state.update({name: getattr(self, name) for name in (*IN_CORE, *GATE)})
-        state["_last_lr"], state["min_lrs"] = self.get_last_lr(), list(self.min_lrs)
+        with self._lane:
+            state = {name: value for name, value in self.__dict__.items() if name not in _HIDDEN}
+            state.update({name: getattr(self, name) for name in (*IN_CORE, *GATE)})
+            state["_last_lr"], state["min_lrs"] = self.get_last_lr(), list(self.min_lrs)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -220,7 +219,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         that neither class writes (other attributes are known where this object, or its subclass,
         has them already), values out of range, and floors that are not one for each param group.
         """
-        self._take(self._checked(state_dict))
+        with self._lane:
+            self._take(self._checked(state_dict))
 
     def _checked(self, state_dict: Any) -> dict[str, Any]:
         """Return the attributes that a state brings, with a lane of their own."""
@@ -241,7 +241,8 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         return mine and not hasattr(ReduceLROnPlateau, str(name))
 
     def _take(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes)
+        lane = attributes.pop("_lane")
+        _core.call_each([partial(self._lane.take, lane), partial(self.__dict__.update, attributes)])
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"optimizer": self.optimizer, "_agreement": self._agreement}
@@ -269,9 +270,10 @@ class _AgreedLane(_core.Lane):
         super().__init__(_OWN_CUT)
         self.agreement = agreement
 
-    def step(self, metric: Any, groups: Any, rates: Any, plateau: Any) -> int:
+    def step(self, metric: Any, groups: Any, rates: Any, plateau: Any, epoch: Any) -> bool:
         self.agreement.check(plateau._compared)
-        return super().step(float(self.agreement.agree_on_one(metric)), groups, rates, plateau)
+        agreed = float(self.agreement.agree_on_one(metric))
+        return super().step(agreed, groups, rates, plateau, epoch)
 
 
 def _lane(agreement: Agreement | None) -> _core.Lane:

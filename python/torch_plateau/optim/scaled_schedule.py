@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
+from .. import _core
 from ..lanes.readable import kind_of
 from ..lanes.table import RATE, SETTINGS
+from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rate, items_of
@@ -87,10 +89,14 @@ class Composed(TorchPlateau):
         Raises what the plateau's ``step`` raises, TypeError for ``active`` with a single plateau,
         and RuntimeError if a schedule was stepped or loaded by itself; all with nothing changed.
         """
-        self._check()
         if epoch is not None:
             epoch = checked_field("last_epoch", epoch, "epoch")
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        with self._turn:
+            self._step(metrics, epoch, active)
+
+    def _step(self, metrics: Any, epoch: int | None, active: Any) -> None:
+        self._check()
         if isinstance(self.plateau, BatchedReduceLROnPlateau):
             self.plateau.step(metrics, active=active)
         elif active is not None:
@@ -104,6 +110,13 @@ class Composed(TorchPlateau):
             self.plateau.last_epoch = epoch
         self._write()
 
+    @property
+    def _turn(self) -> _core.Lanes | _core.Lane:
+        if isinstance(self.plateau, BatchedReduceLROnPlateau):
+            return self.plateau.lanes._core
+        return self.plateau._lane
+
+    @in_turn
     def step_schedule(self, *args: Any) -> None:
         """Step every schedule, as if there were no plateau, and write the rates.
 
@@ -133,10 +146,12 @@ class Composed(TorchPlateau):
             return self.plateau._per_group(self.plateau.lanes.lr_master)
         return float(self.plateau.optimizer.param_groups[0]["lr"])
 
+    @in_turn
     def get_last_lr(self) -> list[Any]:
         """Return the rate of every group: floats, or clones of the tensors, which do not sync."""
         return rates_of(self._groups())
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot of both: tensors and primitives, if the schedules' states are such."""
         schedules = [schedule.state_dict() for schedule in self.schedules]
@@ -148,6 +163,7 @@ class Composed(TorchPlateau):
             "min_lr": self.min_lr,
         }
 
+    @in_turn
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot and write the rates, before or after the optimizers load theirs.
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .. import _core
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen, last_of, numbers_of
 from ..lanes.table import whole_number
+from ..lanes.turns import in_turn
 from ..lanes.values import shown
 from .best import LaneBest
 from .lane_lr import lane_lr_of
@@ -135,6 +137,10 @@ class LaneStack:
         return len(self.lanes)
 
     @property
+    def _turn(self) -> _core.Lanes:
+        return self.lanes._core
+
+    @property
     def skipped(self) -> Tensor:
         """Steps that each lane skipped for gradients that are not finite, int64, ``(n,)``."""
         return self._skipped.clone()
@@ -142,6 +148,7 @@ class LaneStack:
     # -- training ---------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @in_turn
     def step(self) -> None:
         """``optimizer.step()`` for the lanes that can take it; the others stay as they are.
 
@@ -210,6 +217,7 @@ class LaneStack:
     # -- the life of lanes ------------------------------------------------------------------------
 
     @torch.no_grad()
+    @in_turn
     def copy(self, src: Which, dst: Which) -> None:
         """Make each lane ``dst[i]`` what lane ``src[i]`` was before: a population exploits.
 
@@ -231,6 +239,7 @@ class LaneStack:
             target.index_copy_(0, to, target.index_select(0, come_from))
 
     @torch.no_grad()
+    @in_turn
     def keep(self, lanes: Which) -> Tensor:
         """Keep these lanes, in their order, and let the others go; return their old numbers.
 
@@ -248,6 +257,7 @@ class LaneStack:
         return numbers
 
     @torch.no_grad()
+    @in_turn
     def refill(self, lanes: Which, params: Tensors, buffers: Tensors | None = None) -> None:
         """Put new models in the place of these lanes: other weights, and all else as it began.
 
@@ -281,6 +291,7 @@ class LaneStack:
             self.best.reset(lanes)
 
     @torch.no_grad()
+    @in_turn
     def reset(self, lanes: Which) -> None:
         """Begin anew with the weights there are: :meth:`PlateauLanes.reset`, and more.
 
@@ -299,6 +310,7 @@ class LaneStack:
             self.best.reset(lanes)
 
     @torch.no_grad()
+    @in_turn
     def append(
         self,
         k: int,
@@ -340,6 +352,7 @@ class LaneStack:
     # -- one lane, and all of them ----------------------------------------------------------------
 
     @torch.no_grad()
+    @in_turn
     def unstack(self, lane: int, module: Module) -> Module:
         """Return an ordinary module of one lane: a copy of ``module`` with the lane's weights.
 
@@ -368,6 +381,7 @@ class LaneStack:
             target[0].copy_(rows[name][lane])
         return alone
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot: tensors (clones) and primitives only, safe for ``weights_only=True``.
 
@@ -376,6 +390,7 @@ class LaneStack:
         """
         return snapshot(self)
 
+    @in_turn
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a snapshot of as many lanes; the parts load as they do by themselves.
 
