@@ -134,7 +134,7 @@ struct Lane {
 
 /// Does what is left of a step, before another thread may begin one. False with a Python error.
 bool finish(Lane& lane, PyObject* const* args, int left) {
-  const InTurn mine(lane.turn());
+  const InTurn mine(lane.turn(), true);
   PyObject* const plateau = args[3];
   PyObject* const epoch = args[4];
   if (left & kLower) left = lane.lower(plateau, args[1], left);

@@ -43,18 +43,38 @@ bool Turn::taken() const noexcept {
   return depth_ > 0 && generation_ == generation && owner_ != PyThread_get_thread_ident();
 }
 
+void Turn::forget_others() noexcept {
+  if (generation_ != generation) depth_ = waiting_ = 0;
+  generation_ = generation;
+}
+
 void Turn::take() {
-  while (taken()) {
+  forget_others();
+  const unsigned long me = PyThread_get_thread_ident();
+  if (depth_ == 0 || owner_ != me) wait(me);
+  seize();
+}
+
+void Turn::seize() noexcept {
+  forget_others();
+  owner_ = PyThread_get_thread_ident();
+  ++depth_;
+}
+
+void Turn::wait(unsigned long me) {
+  struct Waiting {
+    explicit Waiting(int& count) : count(count) { ++count; }
+    ~Waiting() { --count; }
+    int& count;
+  };
+  const Waiting waiting(waiting_);
+  while (taken() || (owner_ == me && waiting_ > 1)) {
     {
       py::gil_scoped_release unlocked;
       std::this_thread::sleep_for(kPause);
     }
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   }
-  if (generation_ != generation) depth_ = 0;
-  generation_ = generation;
-  owner_ = PyThread_get_thread_ident();
-  ++depth_;
 }
 
 void Turn::give() noexcept {

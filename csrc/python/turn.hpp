@@ -22,19 +22,28 @@ class Turn {
  public:
   /// Whether another thread has the turn.
   bool taken() const noexcept;
-  /// Waits for it, without the interpreter lock. Throws what a signal handler raises meanwhile.
+  /// Waits for it, without the interpreter lock; who had it last lets those go first that wait.
+  /// Throws what a signal handler raises meanwhile.
   void take();
+  /// Takes it at once, where it is not taken.
+  void seize() noexcept;
   void give() noexcept;
 
  private:
-  unsigned long owner_ = 0;  // a thread's number; meaningless where depth_ is 0
+  void forget_others() noexcept;  // who are not in the child of a fork
+  void wait(unsigned long me);
+
+  unsigned long owner_ = 0;  // a thread's number; where depth_ is 0 who had the turn last
   int depth_ = 0;
+  int waiting_ = 0;     // threads
   int generation_ = 0;  // of processes, by forks
 };
 
 /// Has the turn until it goes out of scope.
 struct InTurn {
-  explicit InTurn(Turn& turn) : turn_(turn) { turn.take(); }
+  explicit InTurn(Turn& turn, bool at_once = false) : turn_(turn) {
+    at_once ? turn.seize() : turn.take();
+  }
   ~InTurn() { turn_.give(); }
   InTurn(const InTurn&) = delete;
   InTurn& operator=(const InTurn&) = delete;
