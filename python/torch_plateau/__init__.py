@@ -1,5 +1,8 @@
 """ReduceLROnPlateau for one model or for a million: torch's decisions, in one fused pass."""
 
+from .interpreter import check_lock as _check_lock  # refuses before torch is imported
+
+# isort: split
 from typing import Any
 
 import torch
@@ -43,6 +46,7 @@ __all__ = [
     "save_atomically",
     "sweep",
 ]
+_check_lock()
 __version__ = "0.1.0"
 
 
