@@ -20,11 +20,12 @@ from ..histories.sweep import sweep as sweep_histories
 from .annotate import annotate
 from .epoch_table import show
 from .options import By, Files, Html, MetricColumn, Missing, Only, OnMissing, Rate, option
+from .outputs import check_outputs, replacing
 from .printed import as_json, print_agreement, print_findings, print_summary, span
-from .runs import check_outputs, named, one, refusing
+from .runs import named, one, refusing
 from .settings import flag_of, given_settings, product_of, with_settings
 from .tables import console, written
-from .terminal import REFUSED, extra, replacing, stop
+from .terminal import REFUSED, extra, stop
 
 __all__ = ["inspect", "replay", "sweep"]
 
@@ -55,6 +56,7 @@ def replay(
         from .pictures import draw_replay
 
         screen = console()
+    check_outputs({"--out": out, "--html": html}, file)
     with refusing():
         keywords, labels = product_of(given_settings(settings))
         if len(labels) > MOST_TABLES:
@@ -64,7 +66,6 @@ def replay(
                 REFUSED,
             )
         history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
-        check_outputs(out, html)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
@@ -72,7 +73,7 @@ def replay(
     if len(labels) > 1:
         print_summary(screen, result)
     title = f"{metric} of {history.name}"
-    with replacing("--out", out, REFUSED) as picture:
+    with replacing("--out", out) as picture:
         draw_replay(history.metric, result, labels, picture, title)
     written(screen, "Picture", out)
     if html is not None:
@@ -106,13 +107,13 @@ def sweep(
         from .pictures import draw_sweep
 
         screen = console()
+    check_outputs({"--out": out, "--html": html}, file)
     with refusing():
         keywords: dict[str, Any] = {
             name: values if len(values) > 1 else values[0]
             for name, values in given_settings(settings).items()
         }
         histories = named(read_histories(file, metric, by=by, missing=missing.value))
-        check_outputs(out, html)
         result = sweep_histories(
             {name: each.metric for name, each in histories.items()}, lr=lr, **keywords
         )
@@ -120,7 +121,7 @@ def sweep(
     total = len(result) // len(histories)
     screen.print(f"{total:,} settings, {len(histories):,} runs of {epochs} epochs.")
     print_agreement(screen, result, within)
-    with replacing("--out", out, REFUSED) as picture:
+    with replacing("--out", out) as picture:
         draw_sweep(result, picture)
     written(screen, "Picture", out)
     if html is not None:
@@ -157,6 +158,7 @@ def inspect(
     """
     with extra(CURE):
         screen = None if in_json else console()
+    check_outputs({"--html": html}, file)
     with refusing():
         several = given_settings(settings)
         for name, values in several.items():
@@ -168,7 +170,6 @@ def inspect(
         )
         if run is not None or html is not None:
             histories = [one(histories, by, run)]
-        check_outputs(None, html)
         runs = named(histories)
         found = {
             name: diagnose(each.metric, each.train, each.lr, **one_each)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
 
 from ..histories.files import FileError, History
-from .terminal import REFUSED, check_writable, extra, stop
-
-HTML_CURE = "--html needs its extra: pip install 'torch-plateau[report]'"
+from .terminal import REFUSED, stop
 
 
 def one(histories: list[History], by: str | None, run: str | None) -> History:
@@ -38,18 +34,6 @@ def named(histories: list[History]) -> dict[str, History]:
             name, number = f"{each.name} ({number})", number + 1
         named[name] = each
     return named
-
-
-def check_outputs(out: Path | None, html: Path | None) -> None:
-    """Refuse, before the work, what could not be written after it."""
-    if out is not None:
-        if out.suffix.lower() != ".png":
-            stop(f"--out: expected a name that ends in .png, got {str(out)!r}", REFUSED)
-        check_writable("--out", out, REFUSED)
-    if html is not None:
-        with extra(HTML_CURE):
-            import_module("plotly")
-        check_writable("--html", html, REFUSED)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What all commands do alike: stop with a message, and write files whole or not at all."""
+"""How all commands end that do not end well: with a line, and a code that says why."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from .. import saving
-
 REFUSED = 2  # exit code for what cannot be read or done
 
-__all__ = ["REFUSED", "Commands", "check_writable", "extra", "replacing", "stop"]
+__all__ = ["REFUSED", "Commands", "extra", "stop"]
 
 
 def stop(message: str, code: int = 1) -> NoReturn:
@@ -56,25 +53,3 @@ def extra(cure: str, code: int = REFUSED) -> Iterator[None]:
         yield
     except ModuleNotFoundError as missing:
         stop(f"no module {missing.name!r}; {cure}", code)
-
-
-def check_writable(option: str, out: Path, code: int = 1) -> None:
-    """Refuse before the work what could not be written after it; leaves nothing behind."""
-    new = not out.exists()
-    try:
-        with out.open("ab"):
-            pass
-        if new:
-            out.unlink()
-    except OSError as error:
-        stop(f"{option}: {error.strerror}: {str(out)!r}", code)
-
-
-@contextmanager
-def replacing(option: str, out: Path, code: int = 1) -> Iterator[BinaryIO]:
-    """Open a file that becomes ``out`` when the block ends well, and vanishes if not."""
-    try:
-        with saving.replacing(out) as file:
-            yield file
-    except OSError as error:
-        stop(f"{option}: {error.strerror}: {str(out)!r}", code)

@@ -15,9 +15,9 @@ from ...bench.figures import Row
 from ...bench.machine import machine
 from ...lanes.lanes import PlateauLanes
 from ..options import option
-from ..runs import check_outputs
+from ..outputs import check_outputs, replacing
 from ..tables import console, written
-from ..terminal import REFUSED, check_writable, extra, replacing, stop
+from ..terminal import REFUSED, extra, stop
 from ..threads import torch_threads
 
 __all__ = ["bench"]
@@ -72,9 +72,7 @@ def bench(
     sizes = _sizes("--lanes", usual[0] if lanes is None else lanes)
     counts = _sizes("--networks", usual[1] if networks is None else networks)
     place = _device(device)
-    check_outputs(out, None)
-    if in_json is not None:
-        check_writable("--json", in_json, REFUSED)
+    check_outputs({"--out": out, "--json": in_json})
     began = time.perf_counter()
     progress = Console(stderr=True)
     trained: list[Row] = []
@@ -103,7 +101,7 @@ def bench(
     report.print_not_run(screen, steps.not_run)
     spent = round(time.perf_counter() - began)
     screen.print(f"{spent} seconds.")
-    with replacing("--out", out, REFUSED) as picture:
+    with replacing("--out", out) as picture:
         draw(steps.rows, steps.bandwidth, trained, on, picture)
     written(screen, "Picture", out)
     if in_json is not None:
@@ -119,7 +117,7 @@ def bench(
             "not_run": steps.not_run,
             "seconds": spent,
         }
-        with replacing("--json", in_json, REFUSED) as file:
+        with replacing("--json", in_json) as file:
             file.write((json.dumps(whole, indent=1) + "\n").encode())
         written(screen, "Rows", in_json)
 

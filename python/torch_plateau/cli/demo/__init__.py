@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ..outputs import check_outputs, replacing
 from ..tables import console, written
-from ..terminal import check_writable, extra, replacing, stop
+from ..terminal import extra, stop
 
 __all__ = ["demo"]
 
@@ -50,7 +51,7 @@ def demo(
         stop("--metric: one half watches accuracy already; expected f1, recall or loss")
     if out is None:
         out = Path(f"torch-plateau-{'imbalanced' if imbalanced else 'demo'}.png")
-    check_writable("--out", out)
+    check_outputs({"--out": out}, code=1)
     with extra(CURE, 1):
         from rich.console import Console
         from rich.progress import track
@@ -68,6 +69,6 @@ def demo(
     show, draw = (report.show_rare, report.draw_rare) if imbalanced else (report.show, report.draw)
     screen = console()
     show(screen, run, data)
-    with replacing("--out", out) as file:
+    with replacing("--out", out, 1) as file:
         draw(run, data, file)
     written(screen, "Picture", out)
