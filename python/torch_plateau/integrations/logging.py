@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["LaneLog"]
+
+LONGEST = 1 << 20  # bytes of a row
 
 _VALUES, _SHORT = ("lr", "cuts", "metric"), ("min", "median", "max")
 _EACH = ["step", "lane", "group", "lr", "cuts", "metric", "stop"]
@@ -53,7 +56,8 @@ class LaneLog:
     is the full one, float64, or what a warm-up or noise publishes instead.
 
     Rows are added to a file that is there, as of a run that is resumed, and are in it after each
-    call. ``torch_plateau.histories.files.read_histories`` reads both.
+    call: all of a call or, if the disk is full, none. A row at its end that a process was killed in
+    is dropped. ``torch_plateau.histories.files.read_histories`` reads both.
 
     Args:
         lanes: May be added, removed and moved meanwhile.
@@ -79,11 +83,7 @@ class LaneLog:
             raise ValueError(f"few: expected an integer of 0 or more, got {shown(few)}")
         self.lanes, self.writer, self.tag, self.each = lanes, writer, tag, len(lanes) <= few
         self.path, header = None if path is None else Path(path), _EACH if self.each else _MANY
-        if self.path is not None and self.path.exists() and self.path.stat().st_size:
-            with self.path.open(newline="") as file:
-                if (found := next(csv.reader(file))) != header:
-                    raise ValueError(f"path: expected a file of {header}, got one of {found}")
-        else:
+        if self.path is not None and not _goes_on(self.path, header):
             self._add([header])
 
     def write(self, step: int, metrics: Any = None, names: Sequence[object] | None = None) -> None:
@@ -144,6 +144,43 @@ class LaneLog:
         return rows
 
     def _add(self, rows: Iterable[Sequence[Any]]) -> None:
-        if self.path is not None:
-            with self.path.open("a", newline="") as file:
-                csv.writer(file).writerows(rows)
+        if self.path is None:
+            return
+        text = _text(rows)
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell() if file.seekable() else None
+            try:
+                while text:
+                    text = text[file.write(text) :]
+            except BaseException:
+                if before is not None:
+                    file.truncate(before)
+                raise
+
+
+def _text(rows: Iterable[Sequence[Any]]) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows(rows)
+    return file.getvalue().encode()
+
+
+def _goes_on(path: Path, header: list[str]) -> bool:
+    """Whether a file has this header; a row at its end that was not written to its end is cut off.
+
+    Raises ValueError where it has another.
+    """
+    if not path.is_file():
+        return False
+    with path.open("r+b") as file:
+        first = file.readline()
+        if not first.endswith(b"\n") and _text([header]).startswith(first):
+            file.truncate(0)
+            return False
+        if (found := next(csv.reader([first.decode("utf-8", "replace")]))) != header:
+            raise ValueError(f"path: expected a file of {header}, got one of {found}")
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - LONGEST, 0))
+        last = file.read()
+        if not last.endswith(b"\n"):
+            file.truncate(end - len(last) + last.rfind(b"\n") + 1)
+    return True
