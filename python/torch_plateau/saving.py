@@ -35,7 +35,12 @@ def save_atomically(state: Any, path: str | os.PathLike[str]) -> None:
     Raises what ``torch.save`` and the file system do, with the file at ``path`` as it was.
     """
     with replacing(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # of a full disk torch says "unexpected pos"
+                raise error.__context__ from None
+            raise
 
 
 @contextmanager
