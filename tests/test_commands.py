@@ -3,17 +3,23 @@
 import csv
 import json
 import math
+import os
 import pathlib
 import random
+import signal
 import struct
 import subprocess
 import sys
 import time
 
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from torch_plateau.cli import app, pictures
+from torch_plateau.cli import app, commands, pictures, report
+from torch_plateau.cli.bench.steps import Steps
+from torch_plateau.cli.demo import training
+from torch_plateau.histories import sweep
 from torch_plateau.lanes.table import SETTINGS
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
@@ -316,10 +322,70 @@ def test_a_full_stdout_is_no_problem_in_a_run(words, tmp_path):
     assert made_in(tmp_path) == []
 
 
-def test_a_reader_that_leaves_is_no_problem_in_a_run(tmp_path):
-    words = ("inspect", CLEAN, "--by", "seed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["replay", CLEAN, "--by", "seed", "--run", "0"],
+        ["inspect", "--help"],
+    ],
+    ids=lambda words: " ".join(word for word in words if word != CLEAN),
+)
+def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path, words):
     with started(*words, stdout=subprocess.PIPE, cwd=tmp_path) as process:
         process.stdout.close()
         message = process.stderr.read()
-    assert process.returncode == 2
-    assert message == "torch-plateau: stdout: Broken pipe\n"
+    assert process.returncode == 141
+    assert message == ""
+    assert made_in(tmp_path) == []
+
+
+def test_what_goes_wrong_has_its_code_where_stderr_takes_nothing(tmp_path):
+    with open("/dev/full", "w") as full:
+        script = "from torch_plateau.cli import app; app()"
+        command = [sys.executable, "-c", script, "inspect", "nothing.csv"]
+        assert subprocess.run(command, stderr=full, cwd=tmp_path).returncode == 2
+
+
+def test_ctrl_c_ends_a_command_with_a_line(tmp_path):
+    os.mkfifo(tmp_path / "run.csv")
+    process = started("replay", "run.csv", stdout=subprocess.PIPE, cwd=tmp_path)
+    with open(tmp_path / "run.csv", "w"):  # which waits until it is read
+        process.send_signal(signal.SIGINT)
+        said, message = process.communicate()
+    assert (process.returncode, said, message) == (130, "", "torch-plateau: stopped\n")
+    assert made_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["replay", CLEAN, "--by", "seed", "--run", "0"], (commands, "replay_history")),
+        (["replay", CLEAN, "--by", "seed", "--run", "0"], (Figure, "savefig")),
+        (["replay", CLEAN, "--by", "seed", "--run", "0", "--html", "r.html"], (report, "columns")),
+        (["sweep", CLEAN, "--by", "seed"], (sweep, "replay")),
+        (["sweep", CLEAN, "--by", "seed"], (Figure, "savefig")),
+        (["inspect", CLEAN, "--by", "seed"], (commands, "diagnose")),
+        (["demo", "--lanes", "2"], (training.Ensemble, "epoch")),
+        (["demo", "--lanes", "2", "--epochs", "1"], (Figure, "savefig")),
+        (["bench", "--quick"], (Steps, "check")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value[1],
+)
+def test_ctrl_c_at_any_place_leaves_no_half_file(run, tmp_path, monkeypatch, words, where):
+    old = tmp_path / "torch-plateau-replay.png"
+    old.write_bytes(b"old")
+
+    def stop(*arguments, **_):
+        for each in arguments:
+            if hasattr(each, "write"):
+                each.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*where, stop)
+    result = run(*words)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "torch-plateau: stopped"
+    assert "Traceback" not in result.output
+    assert made_in(tmp_path) == ["torch-plateau-replay.png"]
+    drawn = "--html" in words  # the picture comes before the report
+    assert (old.read_bytes() == b"old") != drawn

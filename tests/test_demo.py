@@ -131,7 +131,7 @@ def test_lanes_watch_the_metric_that_was_asked_for(run, tmp_path, metric, says):
 )
 def test_what_cannot_work_is_refused_before_the_training(run, tmp_path, options, says):
     result = run(*options)
-    assert result.exit_code in (1, 2)
+    assert result.exit_code == 2
     assert says in re.sub(r"\x1b\[[0-9;]*m", "", result.stderr)  # colours, where a CI forces them
     assert result.stdout == ""
     assert "Training" not in result.stderr
@@ -141,14 +141,14 @@ def test_what_cannot_work_is_refused_before_the_training(run, tmp_path, options,
 def test_an_old_picture_is_kept_when_the_demo_is_refused(run, tmp_path):
     old = tmp_path / "picture.png"
     old.write_bytes(b"old")
-    assert run("--out", "picture.png", "--device", "cuda:99").exit_code == 1
+    assert run("--out", "picture.png", "--device", "cuda:99").exit_code == 2
     assert old.read_bytes() == b"old"
 
 
 def test_a_missing_extra_is_named_with_the_cure(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     result = run()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert "'rich.progress'" in result.stderr
     assert "pip install 'torch-plateau[demo]'" in result.stderr

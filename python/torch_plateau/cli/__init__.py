@@ -20,7 +20,11 @@ app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True)
 
 @app.callback()
 def main() -> None:
-    """ReduceLROnPlateau for one model or for a million."""
+    """ReduceLROnPlateau for one model or for a million.
+
+    Exit codes: 0 is well, 1 a problem that was found, 2 what cannot be read
+    or done, 130 a stop by Ctrl-C, 141 that nobody reads stdout any more.
+    """
 
 
 for command in (demo.demo, commands.replay, commands.sweep, commands.inspect, bench.bench):

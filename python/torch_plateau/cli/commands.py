@@ -1,6 +1,6 @@
 """``torch-plateau replay``, ``sweep`` and ``inspect``: histories in, words and pictures out.
 
-They exit with 2 for what they cannot read or do, with nothing written.
+They exit as terminal.py says; with 2 for what they cannot read or do, nothing is written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .printed import as_json, print_agreement, print_findings, print_summary, sp
 from .runs import named, one, refusing
 from .settings import flag_of, given_settings, product_of, with_settings
 from .tables import console, written
-from .terminal import REFUSED, extra, stop
+from .terminal import extra, stop
 
 __all__ = ["inspect", "replay", "sweep"]
 
 CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
-PROBLEM = 1  # exit code: REFUSED is the other
+PROBLEM = 1  # exit code: terminal.py has the others
 MOST_TABLES = 8
 
 
@@ -62,8 +62,7 @@ def replay(
         if len(labels) > MOST_TABLES:
             stop(
                 f"expected at most {MOST_TABLES} combinations of settings, got {len(labels):,}; "
-                "torch-plateau sweep takes a million",
-                REFUSED,
+                "torch-plateau sweep takes a million"
             )
         history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
         result = replay_history(history.metric, lr=lr, record="all", **keywords)
@@ -163,7 +162,7 @@ def inspect(
         several = given_settings(settings)
         for name, values in several.items():
             if len(values) > 1:
-                stop(f"{flag_of(name)}: expected one value, got {len(values)}", REFUSED)
+                stop(f"{flag_of(name)}: expected one value, got {len(values)}")
         one_each = {name: values[0] for name, values in several.items()}
         histories = read_histories(
             file, metric, train=train_metric, lr=lr_column, by=by, missing=missing.value
@@ -194,7 +193,7 @@ def _report(html: Path, **parts: Any) -> None:
     try:
         write_report(html, **{**empty, **parts})
     except OSError as error:
-        stop(f"--html: {error.strerror}: {str(html)!r}", REFUSED)
+        stop(f"--html: {error.strerror}: {str(html)!r}")
 
 
 def _report_findings(

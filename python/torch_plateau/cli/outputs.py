@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import saving
-from .terminal import REFUSED, extra, stop
+from .terminal import extra, stop
 
 __all__ = ["check_outputs", "replacing"]
 
@@ -23,9 +23,7 @@ class _NothingToWriteError(Exception):
     """What ends a trial."""
 
 
-def check_outputs(
-    outputs: Mapping[str, Path | None], files: Sequence[Path] = (), code: int = REFUSED
-) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], files: Sequence[Path] = ()) -> None:
     """Refuse outputs that overwrite what is read, or each other, or that could not be written.
 
     Links, relative paths and other names of one file are seen through. Leaves nothing behind.
@@ -33,7 +31,6 @@ def check_outputs(
     Args:
         outputs: Paths by the option that gave them.
         files: What is read.
-        code: To exit with.
     """
     given = {option: path for option, path in outputs.items() if path is not None}
     taken = [(f"FILE {str(each)!r}", each, [each]) for path in files for each in _read_from(path)]
@@ -42,16 +39,16 @@ def check_outputs(
             if saving.is_stream(path):
                 continue
             if option == "--out" and path.suffix.lower() != ".png":
-                stop(f"--out: expected a name that ends in .png, got {str(path)!r}", code)
+                stop(f"--out: expected a name that ends in .png, got {str(path)!r}")
             mine = [path, Path(f"{os.path.realpath(path)}.tmp")]  # as saving.py calls it
             for name, _, theirs in taken:
                 if any(_same(one, other) for one in mine for other in theirs):
-                    stop(f"{option}: {str(path)!r} would overwrite {name}", code)
+                    stop(f"{option}: {str(path)!r} would overwrite {name}")
             for number, name in ((1, "stdout"), (2, "stderr")):
                 if _goes_to(number, path):
-                    stop(f"{option}: {str(path)!r} would overwrite what goes to {name}", code)
+                    stop(f"{option}: {str(path)!r} would overwrite what goes to {name}")
         except OSError as error:
-            _refuse(option, path, error, code)
+            _refuse(option, path, error)
         taken.append((f"{option} {str(path)!r}", path, mine))
     if "--html" in given:
         with extra(HTML_CURE):
@@ -60,21 +57,21 @@ def check_outputs(
         try:
             _try(path)
         except OSError as error:
-            _refuse(option, path, error, code)
+            _refuse(option, path, error)
 
 
 @contextmanager
-def replacing(option: str, out: Path, code: int = REFUSED) -> Iterator[BinaryIO]:
+def replacing(option: str, out: Path) -> Iterator[BinaryIO]:
     """Open a file that becomes ``out`` when the block ends well, and vanishes if not."""
     try:
         with saving.replacing(out) as file:
             yield file
     except OSError as error:
-        _refuse(option, out, error, code)
+        _refuse(option, out, error)
 
 
-def _refuse(option: str, path: Path, error: OSError, code: int) -> None:
-    stop(f"{option}: {error.strerror or error}: {str(path)!r}", code)
+def _refuse(option: str, path: Path, error: OSError) -> None:
+    stop(f"{option}: {error.strerror or error}: {str(path)!r}")
 
 
 def _read_from(path: Path) -> list[Path]:

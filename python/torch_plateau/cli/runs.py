@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..histories.files import FileError, History
-from .terminal import REFUSED, stop
+from .terminal import stop
 
 
 def one(histories: list[History], by: str | None, run: str | None) -> History:
     """Return the only history, or the one that ``run`` names."""
     if run is not None and by is None:
-        stop("--run: expected --by too, the column whose value it is", REFUSED)
+        stop("--run: expected --by too, the column whose value it is")
     names = [each.name for each in histories]
     if run is not None:
         histories = [each for each in histories if each.name.endswith(f" {by}={run}")]
     if len(histories) != 1:
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         if run is not None and not histories:
-            stop(f"--run: no {by}={run} among {len(names)} runs: {shown}", REFUSED)
+            stop(f"--run: no {by}={run} among {len(names)} runs: {shown}")
         cure = "--run picks one" if by else "give one file"
-        stop(f"expected one run, got {len(histories)}: {shown}; {cure}", REFUSED)
+        stop(f"expected one run, got {len(histories)}: {shown}; {cure}")
     return histories[0]
 
 
@@ -42,6 +42,6 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except FileError as error:
-        stop(str(error), REFUSED)
+        stop(str(error))
     except (TypeError, ValueError) as error:
-        stop(str(error).splitlines()[0], REFUSED)
+        stop(str(error).splitlines()[0])

@@ -17,13 +17,13 @@ from ...lanes.lanes import PlateauLanes
 from ..options import option
 from ..outputs import check_outputs, replacing
 from ..tables import console, written
-from ..terminal import REFUSED, extra, stop
+from ..terminal import extra, stop
 from ..threads import torch_threads
 
 __all__ = ["bench"]
 
 CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
-DIFFERS = 1  # exit code: REFUSED is the other
+DIFFERS = 1  # exit code: terminal.py has the others
 MOST = 100_000_000  # lanes or networks
 # lanes of the steps, and networks of the epochs
 SIZES = "1,16,256,4096,65536,1000000", "64,256,2048"
@@ -129,7 +129,7 @@ def _sizes(flag: str, text: str) -> list[int]:
     except ValueError:
         sizes = [0]
     if sizes[0] < 1 or sizes[-1] > MOST:
-        stop(f"{flag}: expected sizes from 1 to {MOST:,} like 16,4096, got {text!r}", REFUSED)
+        stop(f"{flag}: expected sizes from 1 to {MOST:,} like 16,4096, got {text!r}")
     return sizes
 
 
@@ -138,4 +138,4 @@ def _device(name: str) -> torch.device:
     try:
         return PlateauLanes(1, 0.1, device=name).device
     except (RuntimeError, TypeError, ValueError) as error:
-        stop(f"--device: {str(error).splitlines()[0]}", REFUSED)
+        stop(f"--device: {str(error).splitlines()[0]}")

@@ -51,8 +51,8 @@ def demo(
         stop("--metric: one half watches accuracy already; expected f1, recall or loss")
     if out is None:
         out = Path(f"torch-plateau-{'imbalanced' if imbalanced else 'demo'}.png")
-    check_outputs({"--out": out}, code=1)
-    with extra(CURE, 1):
+    check_outputs({"--out": out})
+    with extra(CURE):
         from rich.console import Console
         from rich.progress import track
 
@@ -69,6 +69,6 @@ def demo(
     show, draw = (report.show_rare, report.draw_rare) if imbalanced else (report.show, report.draw)
     screen = console()
     show(screen, run, data)
-    with replacing("--out", out, 1) as file:
+    with replacing("--out", out) as file:
         draw(run, data, file)
     written(screen, "Picture", out)
