@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..histories.files.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -32,7 +34,7 @@ def console() -> Console:
 
 def written(screen: Console, what: str, path: Path) -> None:
     """Say where a file is."""
-    screen.print(f"{what}: {path}", soft_wrap=True, markup=False)
+    screen.print(f"{what}: {printable(str(path))}", soft_wrap=True, markup=False)
 
 
 def new_table(

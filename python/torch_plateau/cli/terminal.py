@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from ..histories.files.errors import printable
+
 REFUSED = 2  # exit code for what cannot be read or done; 1 is what a command found
 STOPPED = 130  # by Ctrl-C: what a shell says of any program that SIGINT ended
 UNREAD = 141  # nobody reads what is printed: what a shell says of any that SIGPIPE ended
@@ -67,7 +69,7 @@ def _ending() -> Iterator[None]:
 def _say(message: str) -> None:
     """Print a line on stderr, if it takes any."""
     try:
-        typer.echo(f"torch-plateau: {message}", err=True)
+        typer.echo(f"torch-plateau: {printable(message)}", err=True)
     except OSError:
         _silence(sys.stderr)
 

@@ -14,7 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from .errors import WIDTH, FileError, short
+from .errors import WIDTH, FileError, printable, short
 from .quick import read_quickly
 from .rows import Rows, read_csv, read_jsonl, read_parquet
 from .tensorboard import MARK, read_events
@@ -34,8 +34,8 @@ class History:
     """What one training run measured: float64 on the CPU, one value per epoch.
 
     Attributes:
-        name: The file's name without its folder, and ``seed=3`` or the like where a column split
-            the file.
+        name: The file's name without its folder, with escapes for what is not printable, and
+            ``seed=3`` or the like where a column split the file.
         metric: What a plateau would watch, ``[epochs]``.
         train: The same on training data, ``[epochs]``, if it was asked for.
         lr: The rates that were used, ``[epochs]``, if they were asked for.
@@ -103,7 +103,7 @@ def _histories(
         _check_counts(f"{path}: {run}: " if run else f"{path}: ", names, columns)
         tensors = iter([torch.frombuffer(column, dtype=torch.float64) for column in columns])
         parts = [None if name is None else next(tensors) for name in asked]
-        name = path.name if path.name.strip(".") else path.resolve().name
+        name = printable(path.name if path.name.strip(".") else path.resolve().name)
         name = f"{name} {run}" if run else name
         histories.append(History(name, cast("Tensor", parts[0]), *parts[1:]))
     return histories

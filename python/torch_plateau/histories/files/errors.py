@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "check_columns", "needed", "short"]
+__all__ = ["FileError", "check_columns", "needed", "printable", "short"]
 
 LISTED, WIDTH = 12, 60  # columns that an error lists; characters of a value that it shows
 
@@ -22,6 +22,11 @@ def short(value: object) -> str:
     """Show a value in at most ``WIDTH`` characters, none of which a terminal would obey."""
     text = repr(value)
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Show a text with what a terminal would obey, or cannot show, as escapes."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def check_columns(

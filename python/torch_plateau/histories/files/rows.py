@@ -76,7 +76,7 @@ def read_parquet(path: Path, names: Sequence[str]) -> Rows:
                 for cells in zip(*columns, strict=True):
                     row += 1
                     yield row, cells
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, UnicodeDecodeError) as error:
         raise FileError(f"{path}: not a Parquet file: {_first_line(error)}") from None
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or _first_line(error)}") from None
