@@ -328,7 +328,7 @@ def test_what_does_not_fit_the_replay_is_refused():
     with pytest.raises(ValueError, match="lane: expected one from 0 to 0, got 1"):
         annotate(metric, result, 1)
     with pytest.raises(AttributeError, match="not recorded"):
-        annotate(metric, replay(metric))
+        annotate(metric, replay(metric, record=("lr",)))
 
 
 def test_the_table_of_the_textbook_history_aligns_its_numbers():

@@ -147,13 +147,13 @@ def draw(path):
 
 
 def report(path):
-    parts = {"results": None, "rows": [], "findings": [], "labels": ["run"]}
+    parts = {"results": None, "rows": None, "findings": [], "labels": ["run"]}
     write_report(pathlib.Path(path), title="t", metric=torch.ones(3), **parts)
 
 
 def rows(path):
     with bench_command.replacing("--json", pathlib.Path(path)) as file:
-        file.write(b'{"rows": []}\n' * 1000)
+        file.write(b'{"rows": None}\n' * 1000)
 
 
 WRITERS = {"save_atomically": save, "picture": draw, "report": report, "rows": rows}

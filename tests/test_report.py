@@ -160,7 +160,7 @@ def test_odd_histories_give_whole_pages(tmp_path, history):
 def test_a_bare_metric_needs_no_replay(tmp_path):
     out = tmp_path / "r.html"
     write_report(
-        out, title="t", metric=torch.ones(3), results=None, rows=[], findings=[], labels=["loss"]
+        out, title="t", metric=torch.ones(3), results=None, rows=None, findings=[], labels=["loss"]
     )
     text = out.read_text("utf-8").replace(get_plotlyjs(), "")
     assert figures_in(text)[0][0]["y"] == [1, 1, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, overload
@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ..histories.replay import REASONS, Replay
+from ..histories.replay import REASONS, Replay, replay
 from ..lanes.table import BITS
 from .tables import number
 from .words import Step, tell
@@ -19,6 +19,16 @@ from .words import Step, tell
 __all__ = ["Epochs", "Row", "annotate"]
 
 BLOCK = 1 << 14  # rows that are put into words at once
+# Recorded names that are looked at together: some ten bytes an epoch of each.
+_TOGETHER = (
+    ("why", "improved", "reduced", "raised", "fired"),
+    ("num_bad_epochs", "cooldown_counter"),
+    ("count", "limit"),
+    ("value",),
+    ("best",),
+    ("gate",),
+    ("lr",),
+)
 _TOLD = [each.name for each in fields(Step) if each.name not in ("move", "stop")]
 _COLUMNS = {  # of a row, by what was recorded
     "value": "value",
@@ -27,6 +37,7 @@ _COLUMNS = {  # of a row, by what was recorded
     "bad": "num_bad_epochs",
     "cooldown": "cooldown_counter",
 }
+_Columns = Callable[[Sequence[str]], dict[str, Tensor]]  # recorded ones by name, [epochs, ...]
 
 
 @dataclass(frozen=True)
@@ -62,19 +73,13 @@ class Row:
 class Epochs(Sequence[Row]):
     """The epochs of one lane, which are put into words when they are asked for.
 
-    A million of them take no more memory than their numbers do.
+    A million of them take no more memory than their numbers do, and where nothing was recorded no
+    more than the metric: then the lane is replayed for what is asked.
     """
 
-    def __init__(
-        self,
-        metric: Tensor,
-        recorded: dict[str, Tensor],
-        rates: Tensor,
-        start: Tensor,
-        stop: str | None,
-    ) -> None:
-        self._metric, self._recorded, self._stop = metric, recorded, stop
-        self._rates, self._start = rates, start
+    def __init__(self, metric: Tensor, columns: _Columns, start: Tensor, stop: str | None) -> None:
+        self._metric, self._columns = metric, columns
+        self._start, self._stop = start, stop
 
     def __len__(self) -> int:
         """Return the number of epochs."""
@@ -101,29 +106,29 @@ class Epochs(Sequence[Row]):
         if name == "metric":
             return self._metric
         if name == "lr":
+            rates = self._columns(["lr"])["lr"]
             none = torch.full((len(self),), math.nan, dtype=torch.float64)
-            return self._rates[:, 0] if self._rates.shape[1] else none
-        return self._recorded[_COLUMNS[name]]
+            return rates[:, 0] if rates.shape[1] else none
+        return self._columns([_COLUMNS[name]])[_COLUMNS[name]]
 
     def rows_at(self, which: Tensor) -> list[Row]:
         """Return the epochs of these numbers, from 0."""
-
-        def column(name: str) -> list[Any]:
-            values: list[Any] = self._recorded[name][which].tolist()
-            return values
-
-        rates: list[list[float]] = self._rates[which].tolist()
-        earlier = self._rates[(which - 1).clamp(min=0)]
-        earlier[which == 0] = self._start
+        found: dict[str, list[Any]] = {}
+        earlier = self._start.expand(len(which), -1)
+        for names in _TOGETHER:
+            columns = self._columns(names)
+            found |= {name: column[which].tolist() for name, column in columns.items()}
+            if names == ("lr",):
+                earlier = columns["lr"][(which - 1).clamp(min=0)]
+                earlier[which == 0] = self._start
         moves = [
             _moved(old, new) if reduced or raised else ""
             for old, new, reduced, raised in zip(
-                earlier.tolist(), rates, column("reduced"), column("raised"), strict=True
+                earlier.tolist(), found["lr"], found["reduced"], found["raised"], strict=True
             )
         ]
-        told = [*map(column, _TOLD), moves, [self._stop] * len(moves)]
+        told = [*(found[name] for name in _TOLD), moves, [self._stop] * len(moves)]
         steps = [Step(*each) for each in zip(*told, strict=True)]
-        numbers = [column(_COLUMNS[name]) for name in ("best", "bad", "cooldown")]
         return [
             Row(
                 epoch=epoch + 1,
@@ -141,8 +146,8 @@ class Epochs(Sequence[Row]):
                 which.tolist(),
                 self._metric[which].tolist(),
                 steps,
-                *numbers,
-                rates,
+                *(found[_COLUMNS[name]] for name in ("best", "bad", "cooldown")),
+                found["lr"],
                 map(tell, steps),
                 strict=True,
             )
@@ -150,28 +155,37 @@ class Epochs(Sequence[Row]):
 
     @cached_property
     def events(self) -> dict[str, Tensor]:
-        """The numbers of the epochs of each event, from 0, int64, in their order."""
-        why, fired, improved = (self._recorded[name] for name in ("why", "fired", "improved"))
-        reason = why & BITS["reason"]
+        """The numbers of the epochs of each event, from 0, int64, in their order.
+
+        They are as words.py tells them; by ``"NaN"`` those whose words speak of a NaN.
+        """
+        found = self._columns(_TOGETHER[0])
+        why, improved, fired = (found[name] for name in ("why", "improved", "fired"))
+        reason, raised = why & BITS["reason"], found["raised"]
 
         def by(*names: str) -> Tensor:
             return torch.isin(reason, torch.tensor([REASONS.index(n) for n in names]).to(why))
 
-        # as words.py tells it; whatever may have moved a rate or ended a lane is asked there
-        better = by("better") | (by("warming", "cooling") & improved) | by("good")
-        asked = fired | (why & BITS["finishes"]).bool() | by("nan", "anew")
-        found = {"better": [(better & ~asked).nonzero().flatten()]}
-        for which in asked.nonzero().flatten().split(BLOCK):
-            kinds = [row.event for row in self.rows_at(which)]
-            for kind in set(kinds) - {""}:
-                mine = torch.tensor([each == kind for each in kinds])
-                found.setdefault(kind, []).append(which[mine])
-        return {kind: torch.cat(parts).sort().values for kind, parts in found.items()}
+        wanted = (fired & by("bad", "above", "below", "good")) | by("nan", "anew")
+        moved = found["reduced"] | raised
+        better = by("better") | (by("warming", "cooling") & improved) | (by("good") & ~fired)
+        nan = by("skipped", "froze", "nan")
+        if not bool(self._metric.isfinite().all()):
+            quiet = (by("bad") & ~fired) | by("diverged", "within")
+            nan = nan | (quiet & self.column("value").isnan())
+        kinds = {
+            "better": better,
+            "cut": wanted & moved & ~raised,
+            "raised": wanted & moved & raised,
+            "due": wanted & ~moved,
+            "finished": (why & BITS["finishes"]).bool() & ~wanted & ~better,
+            "NaN": nan,
+        }
+        return {kind: there.nonzero().flatten() for kind, there in kinds.items()}
 
     def at(self, *kinds: str) -> Tensor:
         """Return the numbers of the epochs of these events, from 0, in their order."""
-        parts = [self.events[kind] for kind in kinds if kind in self.events]
-        return torch.cat(parts).sort().values if parts else torch.empty(0, dtype=torch.int64)
+        return torch.cat([self.events[kind] for kind in kinds]).sort().values
 
 
 def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:
@@ -179,7 +193,8 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:
 
     Args:
         metric: What was replayed, ``[epochs]`` or ``[epochs, lanes]``.
-        result: Of a replay with ``record="all"``; its lanes not stepped on since.
+        result: Of a replay with ``record="all"``; its lanes not stepped on since. Or of one that
+            recorded nothing, with a rate for each lane.
         lane: Which of its lanes.
 
     Raises:
@@ -190,16 +205,31 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:
         raise ValueError(f"metric: expected {result.epochs} epochs, got {len(metric)}")
     if not 0 <= lane < len(result):
         raise ValueError(f"lane: expected one from 0 to {len(result) - 1}, got {lane}")
-    names = {*_TOLD, *_COLUMNS.values(), "reduced", "raised"}
-    recorded = {name: getattr(result, name)[:, lane].cpu() for name in names}
+    mine = (metric[:, lane] if metric.ndim == 2 else metric).double().cpu()
     groups = _groups_of(result, lane)
-    return Epochs(
-        (metric[:, lane] if metric.ndim == 2 else metric).double().cpu(),
-        recorded,
-        result.lr[:, groups].cpu(),
-        result.lanes.state_dict()["start_lr"][groups].cpu().to(result.lr.dtype),
-        result.lanes.stop_reasons()[lane],
-    )
+    start = result.lanes.state_dict()["start_lr"][groups].cpu()
+    stop = result.lanes.stop_reasons()[lane]
+    if result.recorded or not result.epochs:
+
+        def columns(names: Sequence[str]) -> dict[str, Tensor]:
+            which = {name: groups if name == "lr" else lane for name in names}
+            return {name: getattr(result, name)[:, at].cpu() for name, at in which.items()}
+
+        columns([name for names in _TOGETHER for name in names])
+    else:
+        settings, dtype = result.lanes.settings_of(lane), result.lanes.dtype
+
+        def columns(names: Sequence[str]) -> dict[str, Tensor]:
+            # with "why" lanes are taken one by one, which is faster for one
+            again = replay(
+                mine.to(dtype), lr=float(start), record=["why", *names], dtype=dtype, **settings
+            )
+            return {
+                name: getattr(again, name) if name == "lr" else getattr(again, name)[:, 0]
+                for name in names
+            }
+
+    return Epochs(mine, columns, start.float(), stop)
 
 
 def _groups_of(result: Replay, lane: int) -> slice:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..histories.diagnose import Finding, diagnose
 from ..histories.files import History, read_histories
+from ..histories.replay import Replay
 from ..histories.replay import replay as replay_history
 from ..histories.sweep import sweep as sweep_histories
 from .annotate import annotate
@@ -32,6 +34,7 @@ __all__ = ["inspect", "replay", "sweep"]
 CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
 PROBLEM = 1  # exit code: terminal.py has the others
 MOST_TABLES = 8
+RECORDED = 1 << 20  # epochs of lanes
 
 
 @with_settings(mode="min")
@@ -64,8 +67,10 @@ def replay(
                 f"expected at most {MOST_TABLES} combinations of settings, got {len(labels):,}; "
                 "torch-plateau sweep takes a million"
             )
-        history = one(read_histories(file, metric, by=by, missing=missing.value), by, run)
-        result = replay_history(history.metric, lr=lr, record="all", **keywords)
+        history = one(
+            read_histories(file, metric, by=by, missing=missing.value, progress=True), by, run
+        )
+        result = _replayed(history.metric, lr=lr, **keywords)
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
         show(screen, each, f"{metric} of {history.name}: {label or 'default settings'}", every)
@@ -112,7 +117,7 @@ def sweep(
             name: values if len(values) > 1 else values[0]
             for name, values in given_settings(settings).items()
         }
-        histories = named(read_histories(file, metric, by=by, missing=missing.value))
+        histories = named(read_histories(file, metric, by=by, missing=missing.value, progress=True))
         result = sweep_histories(
             {name: each.metric for name, each in histories.items()}, lr=lr, **keywords
         )
@@ -165,7 +170,13 @@ def inspect(
                 stop(f"{flag_of(name)}: expected one value, got {len(values)}")
         one_each = {name: values[0] for name, values in several.items()}
         histories = read_histories(
-            file, metric, train=train_metric, lr=lr_column, by=by, missing=missing.value
+            file,
+            metric,
+            train=train_metric,
+            lr=lr_column,
+            by=by,
+            missing=missing.value,
+            progress=True,
         )
         if run is not None or html is not None:
             histories = [one(histories, by, run)]
@@ -186,10 +197,18 @@ def inspect(
         raise typer.Exit(PROBLEM)
 
 
+def _replayed(metric: Tensor, **given: Any) -> Replay:
+    """Replay with all recorded, or of many epochs nothing: annotate() replays these again."""
+    result = replay_history(metric, **given)
+    if len(metric) * len(result) > RECORDED:
+        return result
+    return replay_history(metric, record="all", **given)
+
+
 def _report(html: Path, **parts: Any) -> None:
     from .report import write_report
 
-    empty: dict[str, Any] = {"results": None, "rows": [], "findings": []}
+    empty: dict[str, Any] = {"results": None, "rows": None, "findings": []}
     try:
         write_report(html, **{**empty, **parts})
     except OSError as error:
@@ -200,7 +219,7 @@ def _report_findings(
     html: Path, metric: str, history: History, findings: list[Finding], settings: dict[str, Any]
 ) -> None:
     given = ", ".join(f"{name} {value}" for name, value in settings.items())
-    result = replay_history(history.metric, record="all", **settings)
+    result = _replayed(history.metric, **settings)
     _report(
         html,
         title=f"{metric} of {history.name}",

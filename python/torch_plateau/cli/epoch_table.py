@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from .tables import aligned, new_table, number
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
     from .annotate import Epochs, Row
 
-__all__ = ["columns", "folded", "show"]
+__all__ = ["columns", "folded", "show", "summaries"]
 
-BLOCK = 1 << 14  # rows that are looked at together
 LONG = 60  # rows that are shown as they are
 ENDS = 3  # rows kept at either end
+MOST = 500  # cuts that are shown: the first and the last ones of more
 BEFORE, AFTER = 2, 1  # and around a cut, besides the last improvement before it
 _MOVES = ("cut", "raised")
 LEAST = 20  # characters for words; where numbers are too long columns are left out
@@ -50,13 +51,14 @@ def show(console: Console, rows: Epochs, title: str, every: bool = False) -> Non
     room = _room(console.width, numbers, cells)
     table = new_table(title, [*numbers, "words"], texts=["words"])
     lines = zip(shown, zip(*(cells[name] for name in numbers), strict=True), strict=True)
+    folds = summaries(rows, [each for each in stretches if len(each) > 1])
     for stretch in stretches:
         if len(stretch) == 1:
             row, line = next(lines)
             words, style = row.words, "bold" * (row.event in _MOVES)
         else:
             line = ("...", *[""] * (len(numbers) - 1))
-            words, style = summary(rows, stretch), "dim"
+            words, style = next(folds), "dim"
         table.add_row(
             *line, words if len(words) <= room else words.replace(": ", ":\n"), style=style
         )
@@ -107,21 +109,17 @@ def folded(rows: Epochs) -> list[range]:
     if size <= LONG:
         return [range(i, i + 1) for i in range(size)]
     kept = {*range(ENDS), *range(size - ENDS, size)}
-    better, before, last_nan = rows.at("better"), "", -2
-    marked = torch.zeros(size, dtype=torch.bool)
-    marked[rows.at(*_MOVES, "due", "finished")] = True
-    marked |= rows.column("value").isnan() | rows.column("metric").isnan()
-    for which in marked.nonzero().flatten().split(BLOCK):
-        earlier = torch.searchsorted(better, which).tolist()
-        for i, row, count in zip(which.tolist(), rows.rows_at(which), earlier, strict=True):
-            if row.event in (*_MOVES, "finished") or (row.event == "due" != before):
-                best = int(better[count - 1]) if count else 0
-                kept |= {best, *range(i - BEFORE, i + AFTER + 1)}
-            if "NaN" in row.words:
-                if last_nan != i - 1:
-                    kept.add(i)
-                last_nan = i
-            before = row.event if row.event in (*_MOVES, "due") else before
+    better, nan = rows.at("better"), rows.at("NaN")
+    told = _first_of_dues(rows, rows.at(*_MOVES, "due", "finished"))
+    if len(told) > MOST:
+        told = torch.cat([told[: MOST // 2], told[-MOST // 2 :]])
+    earlier = torch.searchsorted(better, told).tolist()
+    for i, count in zip(told.tolist(), earlier, strict=True):
+        best = int(better[count - 1]) if count else 0
+        kept |= {best, *range(i - BEFORE, i + AFTER + 1)}
+    begins = torch.ones(len(nan), dtype=torch.bool)
+    begins[1:] = nan.diff() > 1
+    kept |= set(nan[begins][:MOST].tolist())
     shown = sorted(i for i in kept if 0 <= i < size)
     stretches = []
     for i, following in zip(shown, [*shown[1:], size], strict=True):
@@ -132,14 +130,25 @@ def folded(rows: Epochs) -> list[range]:
     return stretches
 
 
-def summary(rows: Epochs, stretch: range) -> str:
-    """Say in a line what folded rows hold."""
-    ends = torch.tensor([stretch.start, stretch.stop])
-    better, due = (
-        int(torch.searchsorted(rows.at(kind), ends).diff()) for kind in ("better", "due")
-    )
-    parts = [f"{better} better"] if better else []
-    parts.append(f"bad up to {int(rows.column('bad')[stretch.start : stretch.stop].max())}")
-    if due:
-        parts.append(f"{due} cuts due")
-    return f"{len(stretch)} epochs: {', '.join(parts)}"
+def _first_of_dues(rows: Epochs, told: Tensor) -> Tensor:
+    """Leave out what is due and moves nothing where that was so the time before as well."""
+    due, finished = (torch.isin(told, rows.at(kind)) for kind in ("due", "finished"))
+    before = torch.zeros(len(told), dtype=torch.bool)
+    before[~finished] = torch.cat([torch.zeros(1, dtype=torch.bool), due[~finished]])[:-1]
+    return told[~(due & before)]
+
+
+def summaries(rows: Epochs, stretches: list[range]) -> Iterator[str]:
+    """Say in a line each what folded rows hold."""
+    bad = rows.column("bad")
+    for stretch in stretches:
+        ends = torch.tensor([stretch.start, stretch.stop])
+        better, cuts, due = (
+            int(torch.searchsorted(rows.at(*kinds), ends).diff())
+            for kinds in (("better",), _MOVES, ("due",))
+        )
+        parts = [f"{better} better"] if better else []
+        parts.append(f"bad up to {int(bad[stretch.start : stretch.stop].max())}")
+        parts += [f"{cuts} cuts or raises"] if cuts else []
+        parts += [f"{due} cuts due"] if due else []
+        yield f"{len(stretch)} epochs: {', '.join(parts)}"

@@ -15,7 +15,9 @@ from ..histories.replay import Replay
 from .annotate import Epochs, annotate
 from .sweep_picture import draw_sweep
 
-__all__ = ["LOOKS", "MOST", "draw_replay", "draw_sweep"]
+__all__ = ["LOOKS", "MOST", "POINTS", "curve", "draw_replay", "draw_sweep", "some"]
+
+Curve = tuple[np.ndarray, np.ndarray]
 
 # Okabe and Ito's colours but yellow, from dark to light in pairs; lines and markers differ too.
 LOOKS: tuple[dict[str, Any], ...] = (
@@ -29,6 +31,7 @@ LOOKS: tuple[dict[str, Any], ...] = (
 MOST = len(LOOKS)  # lanes in one picture
 STEEP = 30.0  # largest metric by the smallest, both above zero, from which on its axis is a log one
 POINTS = 2000  # stretches of which a curve is drawn: more than there are pixels
+PIECE = 200  # of these that are looked at together
 HUGE = 1e150  # beyond this matplotlib's own arithmetic overflows
 
 
@@ -43,7 +46,7 @@ def draw_replay(
 
     Args:
         metric: What was replayed.
-        result: Of a replay with ``record="all"``.
+        result: Of a replay with ``record="all"``, or with nothing recorded: as annotate() has it.
         labels: A name for each lane. The first six lanes are drawn; a note counts the others.
         out: Where to.
         title: Above the picture, as it is.
@@ -75,17 +78,17 @@ def draw_replay(
 
 
 def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bool) -> None:
-    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    drawn: list[tuple[Curve, Curve]] = []
     values: list[float] = []
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
         name = f" ({_plain(label)})" if len(lanes) > 1 else ""
         line = {"color": look["color"], "linewidth": 1.4}
-        came = _finite(rows.column("metric"))
+        came = curve(rows.column("metric"))
         if i == 0 or not shared:
             dot = "." if len(rows) <= 150 else None
             color = "0.55" if shared else look["color"]
             panel.plot(
-                *_thinned(came),
+                *came,
                 label=f"metric{'' if shared else name}",
                 color=color,
                 alpha=1 if shared else 0.5,
@@ -93,30 +96,29 @@ def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bo
                 marker=dot,
                 markersize=5,
             )
-            odd = np.isnan(came)
-            if odd.any():
-                crosses = 1 + odd.nonzero()[0]
-                crosses = crosses[:: 1 + len(crosses) // POINTS]
+            odd = (~rows.column("metric").isfinite()).nonzero().flatten()
+            if len(odd):
+                crosses = 1 + some(odd).numpy()
                 panel.plot(
                     crosses,
                     np.zeros(len(crosses)),
                     "kx",
                     transform=panel.get_xaxis_transform(),
                     clip_on=False,
-                    label=f"NaN or infinite: {odd.sum()}",
+                    label=f"NaN or infinite: {len(odd)}",
                 )
-        decided = _finite(rows.column("value"))
-        if not np.array_equal(decided, came, equal_nan=True):
-            panel.plot(*_thinned(decided), linestyle=":", label=f"average{name}", **line)
-        best, gate = _finite(rows.column("best")), _finite(rows.column("gate"))
-        both = np.concatenate([came, best])
+        decided = curve(rows.column("value"))
+        if not _same(decided, came):
+            panel.plot(*decided, linestyle=":", label=f"average{name}", **line)
+        best, gate = curve(rows.column("best")), curve(rows.column("gate"))
+        both = np.concatenate([came[1], best[1]])
         values += [float(each(both)) for each in (np.nanmin, np.nanmax) if not np.isnan(both).all()]
         if any(_same(best, b) and _same(gate, g) for b, g in drawn):
             continue
         drawn.append((best, gate))
-        panel.plot(*_thinned(best), drawstyle="steps-post", label=f"best{name}", **line)
+        panel.plot(*best, drawstyle="steps-post", label=f"best{name}", **line)
         panel.plot(
-            *_thinned(gate),
+            *gate,
             linestyle=(0, (4, 2)),
             drawstyle="steps-mid",
             label=f"gate{name}",
@@ -132,10 +134,11 @@ def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bo
 def _draw_cuts(panels: list[Axes], lanes: list[Epochs]) -> None:
     """Mark the cuts of the only lane through all panels."""
     for rows in lanes:
-        cuts = (1 + rows.at("cut")).tolist()
+        count = len(rows.at("cut"))
+        cuts = (1 + some(rows.at("cut"))).tolist()
         for panel in panels if cuts else []:
             across = panel.get_xaxis_transform()
-            label = f"cuts: {len(cuts)}"
+            label = f"cuts: {count}"
             lines = panel.vlines(
                 cuts, 0, 1, colors="black", linestyles=":", label=label, transform=across
             )
@@ -148,11 +151,11 @@ def _draw_marks(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
     """Mark the cuts of several lanes, each in a row of its own."""
     names = []
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
-        cuts = (1 + rows.at("cut")).tolist()
+        cuts = (1 + some(rows.at("cut"))).tolist()
         panel.plot(
             cuts, [i] * len(cuts), linestyle="", marker=look["marker"], color=look["color"], ms=6
         )
-        names.append(f"{_plain(label)}: {len(cuts)}")
+        names.append(f"{_plain(label)}: {len(rows.at('cut'))}")
     panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     panel.set_yticklabels(names, fontsize=8)
     panel.set_title("cuts", loc="left", fontsize=9, pad=2)
@@ -163,19 +166,44 @@ def _draw_marks(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
 def _draw_rates(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
     positive = False
     for i, (rows, label, look) in enumerate(zip(lanes, labels, LOOKS, strict=False)):
-        rates = rows.column("lr").numpy()
-        positive |= bool((rates > 0).any())
+        rates = curve(rows.column("lr"))
+        positive |= bool((rates[1] > 0).any())
         style = {"color": look["color"], "linestyle": look["linestyle"]}
         # where lanes have the same rate, the ones below show as a border
         style["linewidth"] = 1.5 + 0.6 * (len(lanes) - 1 - i)
         marker = "." if len(rows) == 1 else None
-        panel.plot(
-            *_thinned(rates), drawstyle="steps-post", label=_plain(label), marker=marker, **style
-        )
+        panel.plot(*rates, drawstyle="steps-post", label=_plain(label), marker=marker, **style)
     if positive:
         panel.set_yscale("log")
     if len(lanes) > 1:
         panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def curve(column: Tensor) -> Curve:
+    """Return epochs and values to draw: of many only the lowest and highest of each stretch.
+
+    What cannot be drawn is NaN. A column of any length is gone through in pieces.
+    """
+    width = len(column) // POINTS
+    if width < 2:
+        return np.arange(1, len(column) + 1), _finite(column)
+    places, heights = [], []
+    for begin in range(0, len(column), width * PIECE):
+        values = _finite(column[begin : begin + width * PIECE])
+        stretches = values[: len(values) // width * width].reshape(-1, width)
+        odd, first = np.isnan(stretches), np.arange(len(stretches)) * width
+        low = first + np.where(odd, np.inf, stretches).argmin(1)
+        high = first + np.where(odd, -np.inf, stretches).argmax(1)
+        rest = np.arange(len(stretches) * width, len(values))[-1:]
+        kept = np.unique(np.concatenate([low, high, rest]))
+        places.append(begin + kept + 1)
+        heights.append(values[kept])
+    return np.concatenate(places), np.concatenate(heights)
+
+
+def some(places: Tensor) -> Tensor:
+    """Return as many of these as can be told apart."""
+    return places[:: 1 + len(places) // POINTS]
 
 
 def _finite(values: Tensor) -> np.ndarray:
@@ -184,21 +212,8 @@ def _finite(values: Tensor) -> np.ndarray:
     return np.where(np.isfinite(numbers), np.clip(numbers, -HUGE, HUGE), np.nan)
 
 
-def _thinned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return epochs and values to draw: of many only the lowest and highest of each stretch."""
-    width = len(values) // POINTS
-    if width < 2:
-        return np.arange(1, len(values) + 1), values
-    stretches = values[: len(values) // width * width].reshape(-1, width)
-    odd, first = np.isnan(stretches), np.arange(len(stretches)) * width
-    low = first + np.where(odd, np.inf, stretches).argmin(1)
-    high = first + np.where(odd, -np.inf, stretches).argmax(1)
-    kept = np.unique(np.concatenate([low, high, np.arange(len(stretches) * width, len(values))]))
-    return kept + 1, values[kept]
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
+def _same(a: Curve, b: Curve) -> bool:
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(a, b, strict=True))
 
 
 def _plain(text: str) -> str:

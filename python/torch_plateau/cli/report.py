@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..histories.findings.history import Finding
@@ -14,13 +14,14 @@ from ..histories.replay import Replay
 from ..lanes.settings import plain
 from ..lanes.table import SETTINGS
 from ..saving import replacing
-from .annotate import Row
-from .epoch_table import columns
+from .annotate import Epochs
+from .epoch_table import columns, folded, summaries
 from .tables import number
 
 __all__ = ["write_report"]
 
 MARKS = {"better": "\u2191", "cut": "\u2702", "due": "\u2013", "finished": "\u25a0"}
+LONGEST = 10_000  # epochs up to which each has its line
 LEVELS = {"problem": "\u2716 problem", "question": "? question", "good": "\u2714 good"}
 
 
@@ -30,7 +31,7 @@ def write_report(
     title: str,
     metric: Tensor,
     results: Replay | None,
-    rows: Sequence[Row],
+    rows: Epochs | None,
     findings: list[Finding],
     labels: list[str],
     sweep: Any = None,
@@ -45,7 +46,8 @@ def write_report(
         title: Of the page.
         metric: The history, ``[epochs]`` or ``[epochs, lanes]``.
         results: Its replay with ``record="all"``, or None for the bare metric.
-        rows: The epochs of the first lane, for the table; may be empty.
+        rows: The epochs of the first lane, for the table, in which those of a long history are
+            folded as they are where it is printed; or None.
         findings: What :func:`diagnose` found; may be empty.
         labels: A name for each lane, or for the metric where there is no replay.
         sweep: A :class:`Sweep` to show besides, or None.
@@ -61,7 +63,7 @@ def write_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    cells = columns(rows)
+    heads, epochs = ([], []) if rows is None else _table(rows)
     text = environment.from_string(template).render(
         title=title,
         library=get_plotlyjs(),
@@ -69,14 +71,26 @@ def write_report(
         findings=[(each.level, LEVELS[each.level], each.code, each.text) for each in findings],
         settings=[] if results is None else _settings(results),
         lanes=labels,
-        heads=list(cells),
-        epochs=list(zip((r.event for r in rows), zip(*cells.values(), strict=True), strict=True)),
+        heads=heads,
+        epochs=epochs,
         marks=MARKS,
         lane=labels[0] if labels else "",
         note=figures.note_of(results),
     )
     with replacing(out) as file:
         file.write(text.encode("utf-8", "replace"))
+
+
+def _table(rows: Epochs) -> tuple[list[str], list[tuple[str, tuple[str, ...]]]]:
+    """Return the heads, and of each line the event and the cells; a folded one has two."""
+    size = len(rows)
+    stretches = [range(i, i + 1) for i in range(size)] if size <= LONGEST else folded(rows)
+    shown = rows.rows_at(torch.tensor([s[0] for s in stretches if len(s) == 1], dtype=torch.int64))
+    cells = columns(shown)
+    lines = zip((row.event for row in shown), zip(*cells.values(), strict=True), strict=True)
+    folds = summaries(rows, [each for each in stretches if len(each) > 1])
+    told = [next(lines) if len(each) == 1 else ("", ("...", next(folds))) for each in stretches]
+    return list(cells), told
 
 
 def _settings(result: Replay) -> list[tuple[str, list[str], bool]]:

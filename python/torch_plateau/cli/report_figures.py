@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io
+import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..histories.replay import Replay
-from .annotate import Row, annotate
-from .pictures import LOOKS, MOST
+from .annotate import Epochs, Row, annotate
+from .pictures import LOOKS, MOST, POINTS, curve, some
 from .sweep_picture import grid_of
 from .tables import number
 
 __all__ = ["as_html", "note_of", "replay_figure", "sweep_figures"]
 
+FEW = 4 * POINTS  # epochs up to which all are drawn
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("triangle-down", "circle", "square", "diamond", "triangle-up", "cross")
 HOVER = (
@@ -43,9 +45,25 @@ def as_html(figure: Any, index: int) -> str:
 
 def note_of(result: Replay | None) -> str:
     """Say how many lanes are in the picture, where not all are."""
-    if result is None or len(result) <= MOST:
+    if result is None:
         return ""
-    return f"The picture shows the first {MOST} of {len(result)} lanes."
+    parts = []
+    if len(result) > MOST:
+        parts.append(f"The picture shows the first {MOST} of {len(result)} lanes.")
+    if result.epochs > FEW:
+        parts.append(
+            f"Of {result.epochs:,} epochs it shows the lowest and highest of each of {POINTS:,} "
+            "stretches, and cuts."
+        )
+    return " ".join(parts)
+
+
+def drawn(lane: Epochs) -> list[Row]:
+    """Return the epochs that are drawn: all, or of many those at which a curve has its ends."""
+    if len(lane) <= FEW:
+        return list(lane)
+    ends = [curve(lane.column(name))[0] - 1 for name in ("metric", "best", "gate", "lr")]
+    return lane.rows_at(torch.from_numpy(np.unique(np.concatenate([*ends, some(lane.at("cut"))]))))
 
 
 def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> Any:
@@ -55,16 +73,17 @@ def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> A
         flat = metric if metric.ndim == 2 else metric[:, None]
         for i in range(min(flat.shape[1], MOST)):
             name = _plain(labels[i]) if i < len(labels) else "metric"
-            y = _finite(flat[:, i].tolist())
-            figure.add_scatter(x=_epochs(y), y=y, mode="lines+markers", name=name, line=_line(i))
+            x, y = curve(flat[:, i])
+            figure.add_scatter(
+                x=x.tolist(), y=_finite(y.tolist()), mode="lines+markers", name=name, line=_line(i)
+            )
         return _laid_out(figure, 380)
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.65, 0.35]
     )
     shared = metric.ndim == 1 or metric.shape[1] == 1
     for i in range(min(len(result), MOST)):
-        rows, name = list(annotate(metric, result, i)), _plain(labels[i])
-        _add_lane(figure, rows, name, i, shared and i > 0)
+        _add_lane(figure, annotate(metric, result, i), _plain(labels[i]), i, shared and i > 0)
     figure.update_yaxes(title_text="metric", row=1, col=1)
     figure.update_yaxes(title_text="learning rate", row=2, col=1)
     if bool((result.lr > 0).any()):
@@ -73,8 +92,9 @@ def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> A
     return _laid_out(figure, 560)
 
 
-def _add_lane(figure: Any, rows: list[Row], name: str, i: int, again: bool) -> None:
+def _add_lane(figure: Any, lane: Epochs, name: str, i: int, again: bool) -> None:
     """Add one lane; its metric stays hidden where it was drawn for a lane before (``again``)."""
+    rows = drawn(lane)
     x = [row.epoch for row in rows]
     told = [
         [number(row.metric, 6), _or_dash(row.best), _or_dash(row.gate), number(row.lr), row.words]
@@ -109,7 +129,7 @@ def _add_lane(figure: Any, rows: list[Row], name: str, i: int, again: bool) -> N
         ),
         mode="markers",
         marker={"symbol": SYMBOLS[i], "size": 10, "color": LOOKS[i]["color"]},
-        name=f"cuts: {name} ({len(cuts)})",
+        name=f"cuts: {name} ({len(lane.at('cut'))})",
         row=1,
         col=1,
         customdata=[told[k] for k in cuts],
@@ -180,10 +200,6 @@ def _line(i: int) -> dict[str, Any]:
 
 def _finite(values: list[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
-
-
-def _epochs(values: list[Any]) -> list[int]:
-    return list(range(1, len(values) + 1))
 
 
 def _or_dash(value: float) -> str:

@@ -8,14 +8,17 @@ from typing import Any
 
 
 class LateBar:
-    """A bar on stderr that appears two seconds after the start, if there is a terminal and rich.
+    """A bar on stderr that appears a second after the start, if there is a terminal and rich.
 
-    ``total`` and :meth:`advance` are in any unit. Use it in a ``with`` statement.
+    ``total`` (None where it is unknown) and :meth:`advance` are in any unit. Use it in a ``with``
+    statement.
     """
 
-    AFTER = 2.0  # seconds
+    AFTER = 1.0  # seconds
 
-    def __init__(self, text: str, total: int, wanted: bool = True, console: Any = None) -> None:
+    def __init__(
+        self, text: str, total: int | None, wanted: bool = True, console: Any = None
+    ) -> None:
         self._text, self._total, self._done = text, total, 0
         self._wanted, self._console = wanted, console
         self._bar: Any = None

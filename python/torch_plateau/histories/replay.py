@@ -132,6 +132,7 @@ class Replay:
         first_cut: The step that first did, from 1; 0 for none; int32 ``[lanes]``.
         wasted: Steps without improvement up to the first cut, or to the end where there was none;
             int32 ``[lanes]``.
+        recorded: Names of what was.
         final_lr: Rates after the last epoch, float64 ``[lanes]`` (``[groups]`` with ``groups``).
 
     What was recorded is there under its own name, each row the state after an epoch's step:
@@ -151,7 +152,7 @@ class Replay:
         self.lanes, self.epochs = lanes, epochs
         self.first_cut = torch.zeros(n, dtype=torch.int32, device=lanes.device)
         self.wasted = torch.zeros(n, dtype=torch.int32, device=lanes.device)
-        self._record = record
+        self.recorded = tuple(record)
         self._rows: dict[str, Tensor] = {}
         for rows, dtype, _ in {RECORDS[name] for name in record}:
             width = groups if rows == "published" else n
@@ -173,7 +174,7 @@ class Replay:
         """Return what was recorded."""
         if name not in RECORDS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if name not in self._record:
+        if name not in self.recorded:
             raise AttributeError(f"{name}: not recorded; replay with record=({name!r},)")
         kept = RECORDS[name]
         return kept.shown(self._rows[kept.rows])
@@ -200,7 +201,7 @@ class Replay:
 
     def __repr__(self) -> str:
         """Show the sizes and what was recorded."""
-        kept = f", recorded: {', '.join(self._record)}" if self._record else ""
+        kept = f", recorded: {', '.join(self.recorded)}" if self.recorded else ""
         return f"Replay({len(self)} lanes, {self.epochs} epochs{kept})"
 
 

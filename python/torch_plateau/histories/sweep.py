@@ -52,7 +52,7 @@ def sweep(
         lr: Starting rate, or an axis of them.
         device: Where to compute: ``"cpu"`` or a CUDA device. Results are copied to the CPU.
         threads: As for :func:`torch_plateau.replay`.
-        progress: Whether to show a bar on stderr, if that is a terminal, from two seconds on; it
+        progress: Whether to show a bar on stderr, if that is a terminal, from a second on; it
             takes rich.
         settings: Of ``PlateauLanes``, but ``groups``, ``device``, ``dtype``, ``events`` and
             ``on_reduce``. One value serves all; several (a sequence, a range, a 1-d tensor) are an

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from ..progress import LateBar
 from .errors import WIDTH, FileError, printable, short
 from .quick import read_quickly
 from .rows import Rows, read_csv, read_jsonl, read_parquet
@@ -22,6 +23,7 @@ from .tensorboard import MARK, read_events
 __all__ = ["MAX_ROWS", "FileError", "History", "Missing", "read_histories"]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SHOWN = 1 << 14  # rows after which the bar moves
 MAX_ROWS = 10_000_000  # of one file: more are refused as soon as they come
 KINDS = ".csv, .tsv, .jsonl, .ndjson, .json (an object a line), .parquet, TensorBoard event files"
 CURE = "--missing drop leaves such rows out, --missing nan counts them as NaN"
@@ -55,6 +57,7 @@ def read_histories(
     lr: str | None = None,
     by: str | None = None,
     missing: Missing = "error",
+    progress: bool = False,
 ) -> list[History]:
     """Read the histories in files, one after another.
 
@@ -71,6 +74,8 @@ def read_histories(
         missing: What an empty cell, a null or an absent key is: an ``"error"``, left out of its
             column (``"drop"``; the columns must then be equally long), or ``"nan"``. A NaN that
             was written is a value.
+        progress: Whether to show a bar on stderr, if that is a terminal, from a second on; it takes
+            rich.
 
     Raises:
         FileError: a file cannot be read as asked, for the reason and at the line it says.
@@ -78,25 +83,26 @@ def read_histories(
     histories = []
     for path in paths:
         try:
-            histories += _histories(path, [metric, train, lr], by, missing)
+            histories += _histories(path, [metric, train, lr], by, missing, progress)
         except OSError as error:
             raise FileError(f"{path}: {error.strerror or error}") from None
     return histories
 
 
 def _histories(
-    path: Path, asked: list[str | None], by: str | None, missing: Missing
+    path: Path, asked: list[str | None], by: str | None, missing: Missing, progress: bool
 ) -> list[History]:
     names = [name for name in asked if name is not None]
     quick = None
     if by is None and path.suffix.lower() in DELIMITERS and path.is_file():
-        quick = read_quickly(path, names, DELIMITERS[path.suffix.lower()], MAX_ROWS)
+        quick = read_quickly(path, names, DELIMITERS[path.suffix.lower()], MAX_ROWS, progress)
     if quick is not None:
         runs = {"": quick}
     else:
         rows, place = _open(path, names, by, missing)
-        with closing(rows):
-            runs = _collect(path, rows, place, names, by, missing)
+        bar = LateBar(f"Reading {printable(path.name)}", None, progress)
+        with closing(rows), bar:
+            runs = _collect(path, rows, place, names, by, missing, bar)
     histories = []
     for key, columns in runs.items():
         run = "" if by is None else f"{by}={_shown(key)}"
@@ -131,11 +137,19 @@ def _open(path: Path, names: list[str], by: str | None, missing: Missing) -> tup
 
 
 def _collect(
-    path: Path, rows: Rows, place: str, names: list[str], by: str | None, missing: Missing
+    path: Path,
+    rows: Rows,
+    place: str,
+    names: list[str],
+    by: str | None,
+    missing: Missing,
+    bar: LateBar,
 ) -> dict[str, list[array[float]]]:
     """Gather the numbers of each run, a list of columns; all rows are one run without ``by``."""
     runs: dict[str, list[array[float]]] = {}
     for row, (line, cells) in enumerate(rows, 1):
+        if row % SHOWN == 0:
+            bar.advance(SHOWN)
         if row > MAX_ROWS:
             raise FileError(f"{path}{place}{line}: expected at most {MAX_ROWS:,} rows, got more")
         key = "" if by is None else _text(cells[-1])

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from array import array
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from ..progress import LateBar
+from .errors import printable
+
 __all__ = ["read_quickly"]
 
+PIECE = 1 << 23  # bytes that are looked at together
 LEAST = 1 << 22  # bytes: shorter files are read before pyarrow is imported
 ODD = re.compile(rb"\r(?!\n)|\0|[\"']")  # line ends, quotes: what readers of CSV differ in
 
 
 def read_quickly(
-    path: Path, names: Sequence[str], delimiter: str, most: int
+    path: Path, names: Sequence[str], delimiter: str, most: int, progress: bool
 ) -> list[array[float]] | None:
     """Return the columns ``names`` of a table of at most ``most`` rows.
 
     None for a short file, where pyarrow is not installed, and if anything is not as in most tables:
-    an empty or quoted cell, a NaN, a row of another length, a column that is not there.
+    an empty or quoted cell, a NaN, a row of another length, a column that is not there. With
+    ``progress`` a bar shows how far it is.
     """
     if path.stat().st_size < LEAST:
         return None
@@ -29,22 +33,35 @@ def read_quickly(
         arrow, csv = import_module("pyarrow"), import_module("pyarrow.csv")
     except ImportError:
         return None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        header = text.readline().decode("utf-8", "replace").strip().split(delimiter)
-        if ODD.search(text) or any(header.count(name) != 1 for name in names):
+    columns = [array("d") for _ in names]
+    options = csv.ConvertOptions(
+        include_columns=list(dict.fromkeys(names)),
+        column_types=dict.fromkeys(names, arrow.float64()),
+    )
+    bar = LateBar(f"Reading {printable(path.name)}", path.stat().st_size, progress)
+    with path.open("rb") as file, bar:
+        header = file.readline(PIECE)
+        heads = header.decode("utf-8", "replace").strip().split(delimiter)
+        if ODD.search(header) or any(heads.count(name) != 1 for name in names):
             return None
-    try:
-        table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=delimiter, quote_char=False),
-            convert_options=csv.ConvertOptions(
-                include_columns=list(dict.fromkeys(names)),
-                column_types=dict.fromkeys(names, arrow.float64()),
-            ),
-        )
-    except (arrow.ArrowException, OSError):
-        return None
-    if not 0 < table.num_rows <= most or any(column.null_count for column in table.columns):
-        return None
-    return [array("d", table.column(name).to_numpy().tobytes()) for name in names]
+        while piece := file.read(PIECE) + file.readline(PIECE):
+            if ODD.search(piece) or (not piece.endswith(b"\n") and file.read(1)):
+                return None
+            try:
+                table = csv.read_csv(
+                    arrow.BufferReader(header + piece),
+                    read_options=csv.ReadOptions(use_threads=False),
+                    parse_options=csv.ParseOptions(delimiter=delimiter, quote_char=False),
+                    convert_options=options,
+                )
+            except arrow.ArrowException:
+                return None
+            if any(column.null_count for column in table.columns):
+                return None
+            for name, column in zip(names, columns, strict=True):
+                for chunk in table.column(name).chunks:
+                    column.frombytes(chunk.to_numpy().view("uint8"))
+            if len(columns[0]) > most:
+                return None
+            bar.advance(len(piece))
+    return columns if columns[0] else None
