@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from torch_plateau import replay
+from torch_plateau.cli import pictures
 from torch_plateau.cli.pictures import draw_replay, draw_sweep
 from torch_plateau.cli.sweep_picture import grid_of
 
@@ -222,3 +223,25 @@ def test_one_axis_and_several_histories_give_a_map_with_a_row_for_each(drawn, tm
 def test_sweeps_of_any_size_are_drawn_without_a_warning(tmp_path, shape, axes, value):
     draw_sweep(sweep_of(torch.full(shape, value).tolist(), **axes), tmp_path / "p.png")
     assert size_of(tmp_path / "p.png") == (1080, 600)
+
+
+def test_of_a_hundred_thousand_settings_the_highest_of_each_stretch_is_drawn(drawn, tmp_path):
+    first = [i % 1_000 + 1 if i < 60_000 else 0 for i in range(100_000)]
+    draw_sweep(sweep_of([first], patience=range(100_000)), tmp_path / "p.png")
+    for panel in drawn[0].axes[:2]:
+        assert len(panel.patches) <= 400
+    bars = [bar for bar in drawn[0].axes[1].patches if not bar.get_hatch()]
+    never = [bar for bar in drawn[0].axes[1].patches if bar.get_hatch()]
+    assert max(bar.get_height() for bar in bars) == 1_000
+    assert max(bar.get_x() for bar in bars) < 60_000 <= min(bar.get_x() for bar in never)
+
+
+def test_a_curve_of_many_epochs_keeps_its_lowest_and_highest(monkeypatch):
+    monkeypatch.setattr(pictures, "PIECE", 7)
+    values = torch.rand(1_000_003, dtype=torch.float64)
+    values[123_456], values[654_321], values[-1], values[77] = 2.0, -1.0, 1.5, math.nan
+    x, y = pictures.curve(values)
+    assert len(x) < 3 * pictures.POINTS
+    assert (values[torch.from_numpy(x) - 1].numpy() == y)[~np.isnan(y)].all()
+    assert (np.diff(x) > 0).all()
+    assert (x[y.argmax()], x[y.argmin()], x[-1]) == (123_457, 654_322, len(values))

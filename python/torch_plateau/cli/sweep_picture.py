@@ -18,6 +18,7 @@ __all__ = ["Grid", "draw_sweep", "grid_of"]
 
 PREFERRED = ("patience", "threshold")
 WIDTH = 18  # of a history's name
+BARS = 400  # that are drawn: of more settings the highest of each stretch
 FEW = 12  # cells along an axis up to which each has its number in it
 
 
@@ -116,11 +117,18 @@ def _draw_map(figure: Figure, panel: Axes, values: np.ndarray, grid: Grid) -> No
 
 
 def _draw_bars(panel: Axes, heights: np.ndarray, grid: Grid) -> None:
-    places, never = np.arange(len(heights)), np.isinf(heights)
+    width = -(-len(heights) // BARS) or 1
+    places = np.arange(0, len(heights), width)
+    never = np.isinf(heights)
+    if len(heights):  # a stretch of which some were never cut has the others' bar
+        never = np.logical_and.reduceat(never, places)
+        heights = np.maximum.reduceat(np.where(np.isinf(heights), -np.inf, heights), places)
     known = heights[~never]
     top = max(known.max(), 1.0) * 1.05 if known.size else 1.0
-    panel.bar(places[~never], known, color=colormaps["cividis"](0.2))
-    panel.bar(places[never], top, color="0.85", edgecolor="0.4", hatch="///")
+    wide = 0.8 * width
+    middle = places + (width - 1) / 2
+    panel.bar(middle[~never], known, wide, color=colormaps["cividis"](0.2))
+    panel.bar(middle[never], top, wide, color="0.85", edgecolor="0.4", hatch="///")
     _ticks(panel, "x", grid.across)
     panel.set(xlabel=grid.x, ylim=(0, top))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
