@@ -287,7 +287,15 @@ def test_words_of_optional_parts_fit_the_record(seed):
         keywords |= FEATURES[name](r)
     history = torch.tensor([r.choice([NAN, INF, 1.0, 2.0, r.random()]) for _ in range(40)]).double()
     result = replay(history, lr=0.1, record="all", **keywords)
-    rows, bad = annotate(history, result), 0
+    epochs, again = (
+        annotate(history, result),
+        annotate(history, replay(history, lr=0.1, **keywords)),
+    )
+    rows, bad = list(epochs), 0
+    assert repr(list(again)) == repr(rows), "as if all had been recorded"
+    for kind in ("better", "cut", "raised", "due", "finished"):
+        assert epochs.at(kind).tolist() == [i for i, row in enumerate(rows) if row.event == kind]
+    assert again.at("NaN").tolist() == [i for i, row in enumerate(rows) if "NaN" in row.words]
     improved, reduced, raised, fired = (
         getattr(result, name)[:, 0].tolist() for name in ("improved", "reduced", "raised", "fired")
     )
@@ -384,4 +392,22 @@ def test_many_epochs_are_told_without_a_row_for_each():
     assert [row.epoch for row in every] == list(range(1, 100_001))
     for kind in ("better", "cut"):
         assert rows.at(kind).tolist() == [i for i, row in enumerate(every) if row.event == kind]
+    again = annotate(history, replay(history, lr=0.1, patience=3_000))
+    assert printed(again) == printed(rows)
     assert any("70001" in line for line in printed(rows).splitlines())  # the first NaN is shown
+
+
+def test_of_very_many_cuts_the_first_and_last_are_shown():
+    history = torch.tensor([0.1, 9.0]).repeat(3_000).double()  # out of the band, either way
+    rows = annotate(
+        history, replay(history, rule="band", target=1.0, max_lr=1.0, lr=0.1, record="all")
+    )
+    assert len(rows.at("cut", "raised")) > 2_000
+    lines = printed(rows).splitlines()
+    assert len(lines) < 1_200
+    (folded,) = [line for line in lines if "epochs:" in line]
+    count = int(folded.split("epochs:")[0].split()[-1])
+    shown = {
+        int(line.split()[0]) for line in lines if line.split()[:1] and line.split()[0].isdigit()
+    }
+    assert count + len(shown) == len(rows)

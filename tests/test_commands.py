@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from torch_plateau.cli import app, commands, pictures, report
 from torch_plateau.cli.bench.steps import Steps
 from torch_plateau.cli.demo import training
-from torch_plateau.histories import sweep
+from torch_plateau.histories import files, sweep
+from torch_plateau.histories.files import quick
+from torch_plateau.histories.progress import LateBar
 from torch_plateau.lanes.table import SETTINGS
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
@@ -389,3 +391,30 @@ def test_ctrl_c_at_any_place_leaves_no_half_file(run, tmp_path, monkeypatch, wor
     assert made_in(tmp_path) == ["torch-plateau-replay.png"]
     drawn = "--html" in words  # the picture comes before the report
     assert (old.read_bytes() == b"old") != drawn
+
+
+def test_a_long_history_is_told_and_drawn_as_a_short_one_is(run, tmp_path, monkeypatch):
+    def made(recorded):
+        monkeypatch.setattr(commands, "RECORDED", recorded)
+        result = run("replay", CLEAN, "--by", "seed", "--run", "0", "--html", "r.html")
+        picture = (tmp_path / "torch-plateau-replay.png").read_bytes()
+        return result.stdout, picture, (tmp_path / "r.html").read_bytes()
+
+    assert made(0) == made(1 << 20)
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run.jsonl"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_reading_for_long_shows_a_bar_in_a_terminal(run, tmp_path, monkeypatch, name, terminal):
+    monkeypatch.setattr(LateBar, "AFTER", 0.0)
+    monkeypatch.setattr(quick, "LEAST", 0)
+    monkeypatch.setattr(files, "SHOWN", 1)
+    lines = TEN if name == "run.csv" else [json.dumps({"val_loss": value}) for value in TEN]
+    head = ["val_loss"] if name == "run.csv" else []
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in [*head, *lines]))
+    if terminal:
+        monkeypatch.setitem(ENV, "FORCE_COLOR", "1")
+    result = run("inspect", name)
+    assert result.exit_code == 0
+    assert (f"Reading {name}" in result.stderr) == terminal
+    assert "Reading" not in result.stdout

@@ -328,6 +328,7 @@ def test_long_tables_are_read_or_refused_as_short_ones_are(write, monkeypatch, n
 
     slow, carefully, read = found(), _files._collect, []
     monkeypatch.setattr(quick, "LEAST", 0)
+    monkeypatch.setattr(quick, "PIECE", 64)
     monkeypatch.setattr(_files, "_collect", lambda *given: read.append(1) or carefully(*given))
     fast = found()
     if isinstance(slow, str):

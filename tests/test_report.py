@@ -190,3 +190,22 @@ def test_a_missing_plotly_is_an_import_error_that_names_it(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ModuleNotFoundError, match=r"plotly\.offline"):
         written(tmp_path)
+
+
+def test_a_long_history_is_folded_and_its_curves_keep_their_ends(tmp_path):
+    history = torch.linspace(1.0, 0.9, 40_000).double()
+    history[20_000:] = 1.0
+    history[30_000] = 5.0
+    text = written(tmp_path, history.tolist(), patience=3_000)
+    page = Page(text)
+    assert page.count("tr") < 200
+    folded = [cell for cell in page.texts["td"] if " epochs: " in cell]
+    epochs = [cell for cell in page.texts["td"] if cell.isdigit()]
+    assert sum(int(cell.split()[0]) for cell in folded) > 39_000
+    assert {"1", "40000"} <= set(epochs)
+    assert "Of 40,000 epochs it shows the lowest and highest" in text
+    (traces,) = figures_in(text)
+    metric = next(trace for trace in traces if trace["name"] == "metric: run")
+    assert len(metric["x"]) < 30_000
+    assert metric["y"][metric["x"].index(30_001)] == 5.0
+    assert len(text) < 8_000_000

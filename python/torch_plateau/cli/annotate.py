@@ -19,6 +19,7 @@ from .words import Step, tell
 __all__ = ["Epochs", "Row", "annotate"]
 
 BLOCK = 1 << 14  # rows that are put into words at once
+PIECE = 1 << 18  # epochs that are looked at together
 # Recorded names that are looked at together: some ten bytes an epoch of each.
 _TOGETHER = (
     ("why", "improved", "reduced", "raised", "fired"),
@@ -159,33 +160,41 @@ class Epochs(Sequence[Row]):
 
         They are as words.py tells them; by ``"NaN"`` those whose words speak of a NaN.
         """
-        found = self._columns(_TOGETHER[0])
-        why, improved, fired = (found[name] for name in ("why", "improved", "fired"))
-        reason, raised = why & BITS["reason"], found["raised"]
-
-        def by(*names: str) -> Tensor:
-            return torch.isin(reason, torch.tensor([REASONS.index(n) for n in names]).to(why))
-
-        wanted = (fired & by("bad", "above", "below", "good")) | by("nan", "anew")
-        moved = found["reduced"] | raised
-        better = by("better") | (by("warming", "cooling") & improved) | (by("good") & ~fired)
-        nan = by("skipped", "froze", "nan")
-        if not bool(self._metric.isfinite().all()):
-            quiet = (by("bad") & ~fired) | by("diverged", "within")
-            nan = nan | (quiet & self.column("value").isnan())
-        kinds = {
-            "better": better,
-            "cut": wanted & moved & ~raised,
-            "raised": wanted & moved & raised,
-            "due": wanted & ~moved,
-            "finished": (why & BITS["finishes"]).bool() & ~wanted & ~better,
-            "NaN": nan,
-        }
-        return {kind: there.nonzero().flatten() for kind, there in kinds.items()}
+        columns = self._columns(_TOGETHER[0])
+        odd = not all(bool(each.isfinite().all()) for each in self._metric.split(PIECE))
+        columns["nan"] = self.column("value").isnan() if odd else torch.zeros(1).expand(len(self))
+        pieces: dict[str, list[Tensor]] = {}
+        for begin in range(0, max(len(self), 1), PIECE):
+            part = {name: column[begin : begin + PIECE] for name, column in columns.items()}
+            for kind, there in _events_in(part).items():
+                pieces.setdefault(kind, []).append(begin + there.nonzero().flatten())
+        return {kind: torch.cat(each) for kind, each in pieces.items()}
 
     def at(self, *kinds: str) -> Tensor:
         """Return the numbers of the epochs of these events, from 0, in their order."""
         return torch.cat([self.events[kind] for kind in kinds]).sort().values
+
+
+def _events_in(column: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return where each event is, by what was recorded."""
+    why, improved, fired = (column[name] for name in ("why", "improved", "fired"))
+    reason, raised = why & BITS["reason"], column["raised"]
+
+    def by(*names: str) -> Tensor:
+        return torch.isin(reason, torch.tensor([REASONS.index(n) for n in names]).to(why))
+
+    wanted = (fired & by("bad", "above", "below", "good")) | by("nan", "anew")
+    moved = column["reduced"] | raised
+    better = by("better") | (by("warming", "cooling") & improved) | (by("good") & ~fired)
+    quiet = (by("bad") & ~fired) | by("diverged", "within")
+    return {
+        "better": better,
+        "cut": wanted & moved & ~raised,
+        "raised": wanted & moved & raised,
+        "due": wanted & ~moved,
+        "finished": (why & BITS["finishes"]).bool() & ~wanted & ~better,
+        "NaN": by("skipped", "froze", "nan") | (quiet & column["nan"].bool()),
+    }
 
 
 def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:

@@ -38,10 +38,9 @@ def show(console: Console, rows: Epochs, title: str, every: bool = False) -> Non
     stretches = [range(i, i + 1) for i in range(len(rows))] if every else folded(rows)
     alone = torch.tensor([each[0] for each in stretches if len(each) == 1], dtype=torch.int64)
     shown = rows.rows_at(alone)
-    value, metric = rows.column("value"), rows.column("metric")
     cells = columns(
         shown,
-        averages=bool(((value != metric) & ~value.isnan()).any()),
+        averages=_averages(rows.column("value"), rows.column("metric")),
         cools=bool(rows.column("cooldown").any()),
     )
     numbers = [name for name in cells if name != "words"]
@@ -63,6 +62,10 @@ def show(console: Console, rows: Epochs, title: str, every: bool = False) -> Non
             *line, words if len(words) <= room else words.replace(": ", ":\n"), style=style
         )
     console.print(table)
+
+
+def _averages(value: Tensor, metric: Tensor) -> bool:
+    return bool(((value != metric) & ~value.isnan()).any())
 
 
 def _room(width: int, names: list[str], cells: dict[str, list[str]]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -96,7 +97,8 @@ def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bo
                 marker=dot,
                 markersize=5,
             )
-            odd = (~rows.column("metric").isfinite()).nonzero().flatten()
+            pieces = rows.column("metric").split(POINTS * PIECE)
+            odd = torch.cat([~each.isfinite() for each in pieces]).nonzero().flatten()
             if len(odd):
                 crosses = 1 + some(odd).numpy()
                 panel.plot(

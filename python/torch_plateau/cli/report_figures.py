@@ -82,19 +82,25 @@ def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> A
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.65, 0.35]
     )
     shared = metric.ndim == 1 or metric.shape[1] == 1
+    positive = False
     for i in range(min(len(result), MOST)):
-        _add_lane(figure, annotate(metric, result, i), _plain(labels[i]), i, shared and i > 0)
+        lane = annotate(metric, result, i)
+        rows = drawn(lane)
+        positive |= any(row.lr > 0 for row in rows)
+        _add_lane(figure, rows, len(lane.at("cut")), _plain(labels[i]), i, shared and i > 0)
     figure.update_yaxes(title_text="metric", row=1, col=1)
     figure.update_yaxes(title_text="learning rate", row=2, col=1)
-    if bool((result.lr > 0).any()):
+    if positive:
         figure.update_yaxes(type="log", exponentformat="power", dtick=1, row=2, col=1)
     figure.update_xaxes(title_text="epoch", row=2, col=1)
     return _laid_out(figure, 560)
 
 
-def _add_lane(figure: Any, lane: Epochs, name: str, i: int, again: bool) -> None:
-    """Add one lane; its metric stays hidden where it was drawn for a lane before (``again``)."""
-    rows = drawn(lane)
+def _add_lane(figure: Any, rows: list[Row], count: int, name: str, i: int, again: bool) -> None:
+    """Add one lane, cut ``count`` times.
+
+    Its metric stays hidden where it was drawn for a lane before (``again``).
+    """
     x = [row.epoch for row in rows]
     told = [
         [number(row.metric, 6), _or_dash(row.best), _or_dash(row.gate), number(row.lr), row.words]
@@ -129,7 +135,7 @@ def _add_lane(figure: Any, lane: Epochs, name: str, i: int, again: bool) -> None
         ),
         mode="markers",
         marker={"symbol": SYMBOLS[i], "size": 10, "color": LOOKS[i]["color"]},
-        name=f"cuts: {name} ({len(lane.at('cut'))})",
+        name=f"cuts: {name} ({count})",
         row=1,
         col=1,
         customdata=[told[k] for k in cuts],

@@ -42,7 +42,8 @@ def read_quickly(
     with path.open("rb") as file, bar:
         header = file.readline(PIECE)
         heads = header.decode("utf-8", "replace").strip().split(delimiter)
-        if ODD.search(header) or any(heads.count(name) != 1 for name in names):
+        odd = ODD.search(header) or not header.endswith(b"\n")
+        if odd or any(heads.count(name) != 1 for name in names):
             return None
         while piece := file.read(PIECE) + file.readline(PIECE):
             if ODD.search(piece) or (not piece.endswith(b"\n") and file.read(1)):
