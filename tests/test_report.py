@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +22,24 @@ from torch_plateau.histories.sweep import sweep
 
 TEXTBOOK = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
 EVIL = "</script><script>alert('&')</script>"
+HOSTILE = (
+    EVIL + "<img src=x onerror='alert(1)'><a href='javascript:alert(1)'>\u202e\"'%{x}{{7*7}}`${1}`"
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+# What a page does that it should not, heard from before its own scripts.
+LISTENER = """<script>
+const heard = [];
+for (const name of ["error", "unhandledrejection", "securitypolicyviolation"])
+  addEventListener(name, each => heard.push(name + ": " + (each.message || each.blockedURI)), true);
+for (const name of ["alert", "confirm", "prompt", "open", "fetch"])
+  window[name] = () => heard.push(name);
+for (const name of ["error", "warn"]) console[name] = (...said) => heard.push(said.join(" "));
+addEventListener("load", () => setTimeout(() => {
+  for (const each of performance.getEntriesByType("resource")) heard.push(each.name);
+  document.documentElement.setAttribute("data-heard", JSON.stringify(heard));
+}, 500));
+</script>"""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -105,6 +125,7 @@ def test_nothing_is_asked_of_any_host(tmp_path):
     text = written(tmp_path, sweep=sweep(TEXTBOOK, patience=[1, 2], progress=False))
     assert not re.search(r"https?:|src=|@import|url\(|<link|//cdn", text)
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    assert text.count('"showSendToCloud": false') == 3
     assert f'content="{policy}img-src data: blob:"' in text
 
 
@@ -209,3 +230,47 @@ def test_a_long_history_is_folded_and_its_curves_keep_their_ends(tmp_path):
     assert len(metric["x"]) < 30_000
     assert metric["y"][metric["x"].index(30_001)] == 5.0
     assert len(text) < 8_000_000
+
+
+def opened(page, folder):
+    """What a browser made of a page: its tags with attributes, and what was heard."""
+    path = folder / "opened.html"
+    path.write_text(page.replace("<title>", f"{LISTENER}<title>", 1), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    options += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run(
+        [BROWSER, *options, path.as_uri()], capture_output=True, timeout=120, check=True
+    )
+    dom = HTMLParser()
+    tags = []
+    dom.handle_starttag = lambda tag, attrs: tags.append((tag, dict(attrs)))
+    text = done.stdout.decode()
+    dom.feed(text.replace(get_plotlyjs(), ""))
+    (heard,) = [attrs["data-heard"] for tag, attrs in tags if tag == "html"]
+    console = [line for line in done.stderr.decode().splitlines() if "CONSOLE" in line]
+    return tags, [*json.loads(heard), *console], text
+
+
+if BROWSER:  # elsewhere there is nothing to open a page in
+
+    def test_a_browser_shows_hostile_names_and_runs_asks_and_says_nothing(tmp_path):
+        finding = Finding("code", "problem", HOSTILE, {})
+        swept = sweep({HOSTILE: TEXTBOOK}, patience=[1, 2], progress=False)
+        names = {"labels": [HOSTILE, f"{HOSTILE}2"], "title": HOSTILE, "sweep": swept}
+        written(tmp_path, findings=[finding], patience=[2, 3], **names)
+        page = (tmp_path / "report.html").read_text("utf-8")
+        tags, heard, text = opened(page, tmp_path)
+        assert heard == []
+        assert sum(tag == "svg" and "main-svg" in a.get("class", "") for tag, a in tags) >= 3
+        assert {tag for tag, _ in tags} & {"img", "a", "iframe", "form", "object", "embed"} == set()
+        assert [a for _, a in tags if any(name.startswith("on") for name in a)] == []
+        assert sum(tag == "script" for tag, _ in tags) == page.count("<script") + 1
+        assert "\u202e" not in text
+        assert 'data-title="Share' not in text
+
+    def test_the_listener_hears_a_page_that_asks_and_runs(tmp_path):
+        bad = "<title></title><script>alert(1); nothing()</script><img src='http://localhost:9/x'>"
+        _, heard, _ = opened(bad, tmp_path)
+        assert heard[0] == "alert"
+        assert "nothing is not defined" in heard[1]
+        assert "http://localhost:9/x" in heard

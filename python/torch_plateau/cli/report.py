@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..histories.files.errors import printable
 from ..histories.findings.history import Finding
 from ..histories.replay import Replay
 from ..lanes.settings import plain
@@ -39,7 +40,9 @@ def write_report(
     """Write a report: a picture to point at, findings, settings, the epochs, and heat maps.
 
     The file at ``out`` is whole or as it was, whatever happens meanwhile. Its scripts and styles
-    are inside it, and it forbids the browser to load any others. Needs plotly.
+    are inside it, and it forbids the browser to load any others. What is not
+    printable in names, as marks that turn the direction of a text, is shown as escapes. Needs
+    plotly.
 
     Args:
         out: Where to; its directory must exist.
@@ -63,18 +66,21 @@ def write_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    names = [printable(label) for label in labels]
     heads, epochs = ([], []) if rows is None else _table(rows)
     text = environment.from_string(template).render(
-        title=title,
+        title=printable(title),
         library=get_plotlyjs(),
         pictures=[figures.as_html(figure, i) for i, figure in enumerate(pictures)],
-        findings=[(each.level, LEVELS[each.level], each.code, each.text) for each in findings],
+        findings=[
+            (each.level, LEVELS[each.level], each.code, printable(each.text)) for each in findings
+        ],
         settings=[] if results is None else _settings(results),
-        lanes=labels,
+        lanes=names,
         heads=heads,
         epochs=epochs,
         marks=MARKS,
-        lane=labels[0] if labels else "",
+        lane=names[0] if names else "",
         note=figures.note_of(results),
     )
     with replacing(out) as file:

@@ -13,6 +13,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from ..histories.files.errors import printable
 from ..histories.replay import Replay
 from .annotate import Epochs, Row, annotate
 from .pictures import LOOKS, MOST, POINTS, curve, some
@@ -22,6 +23,14 @@ from .tables import number
 __all__ = ["as_html", "note_of", "replay_figure", "sweep_figures"]
 
 FEW = 4 * POINTS  # epochs up to which all are drawn
+# plotly 7 has a button that sends the numbers to a host of its maker
+CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "plotlyServerURL": "",
+    "showSendToCloud": False,
+}
+WIDTH = 40  # characters of a name in a picture: longer ones would leave no room for it
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("triangle-down", "circle", "square", "diamond", "triangle-up", "cross")
 HOVER = (
@@ -38,7 +47,7 @@ def as_html(figure: Any, index: int) -> str:
         include_plotlyjs=False,
         include_mathjax=False,
         div_id=f"picture-{index}",
-        config={"displaylogo": False, "responsive": True, "plotlyServerURL": ""},
+        config=CONFIG,
     )
     return text
 
@@ -213,5 +222,8 @@ def _or_dash(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text that plotly, which reads some tags and %{...}, shows as it is."""
-    return html.escape(text, quote=False).replace("%{", "%\u200b{")
+    """Return a text that plotly, which reads some tags and %{...}, shows as it is; its ends."""
+    shown = printable(text)
+    if len(shown) > WIDTH:
+        shown = f"{shown[: WIDTH // 2 - 2]}...{shown[1 - WIDTH // 2 :]}"
+    return html.escape(shown, quote=False).replace("%{", "%\u200b{")
