@@ -23,7 +23,8 @@ PIECE = 1 << 18  # epochs that are looked at together
 # Recorded names that are looked at together: some ten bytes an epoch of each.
 _TOGETHER = (
     ("why", "improved", "reduced", "raised", "fired"),
-    ("num_bad_epochs", "cooldown_counter"),
+    ("num_bad_epochs",),
+    ("cooldown_counter",),
     ("count", "limit"),
     ("value",),
     ("best",),

@@ -46,7 +46,7 @@ RECORDS = {
     "fired": _Kept("outcome", torch.uint8, lambda rows: (rows & BITS["fired"]).bool()),
     "best": _Kept("best", None),
     "num_bad_epochs": _Kept("clock", torch.int32, lambda rows: rows.clamp(min=0)),
-    "cooldown_counter": _Kept("clock", torch.int32, lambda rows: -rows.clamp(max=0)),
+    "cooldown_counter": _Kept("clock", torch.int32, lambda rows: rows.clamp(max=0).neg_()),
     "value": _Kept("value", torch.float64),
     "why": _Kept("why", torch.uint8),
     "gate": _Kept("gate", torch.float64),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Sweep", "sweep"]
 
 CHUNK = 1 << 16  # settings that are replayed at once: their lanes take some 10 MB
+STEPS, FEW = 1 << 28, 64  # of lanes at once, between which Ctrl-C is heard; but not fewer lanes
 
 
 def sweep(
@@ -74,8 +75,9 @@ def sweep(
     )  # refuse bad settings before the first result
     with LateBar("Sweeping", total * len(named), progress) as bar:
         for row, history in enumerate(named.values()):
-            for begin in range(0, total, CHUNK):
-                end = min(begin + CHUNK, total)
+            size = min(CHUNK, max(FEW, STEPS // max(len(history), 1)))
+            for begin in range(0, total, size):
+                end = min(begin + size, total)
                 one = replay(
                     (history if axes else history[:, None]).to(device),
                     threads=threads,
