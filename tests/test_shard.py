@@ -4,6 +4,7 @@ Run as a script this file is one rank. Ranks that are not in a mesh wait for the
 """
 
 import os
+import resource
 import shutil
 import sys
 
@@ -417,6 +418,20 @@ def test_a_checkpoint_that_is_killed_in_the_middle_leaves_the_one_before_it(tmp_
         assert torch.equal(shard.lanes.lr_master, saved)
         shutil.move(tmp_path / "run", tmp_path / "run.old")  # killed between the two renames
         shard.load(tmp_path / "run")
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real/run")
+        shard.save(tmp_path / "link")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as on a full disk
+        try:
+            with pytest.raises(RuntimeError, match=r"(?s)path: cannot save .*File too large"):
+                shard.save(tmp_path / "link")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert os.readlink(tmp_path / "link") == "real/run"
+        assert os.listdir(tmp_path / "real") == ["run"]
+        shard.load(tmp_path / "link")
+        assert torch.equal(shard.lanes.lr_master, saved)
         with pytest.raises(ValueError, match=r"^part: expected 10 lanes, which rank 0"):
             LaneShard(lanes_of(3), 10, shard.mesh)
         with pytest.raises(TypeError, match=r"^part: expected PlateauLanes or a Lane"):

@@ -90,7 +90,7 @@ def save(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
     A process that is killed at any moment leaves the old one at ``path``, or between the two
     renames at ``path + ".old"``, where ``load`` looks for it.
     """
-    path = os.fspath(path)
+    path = os.path.realpath(path)  # a link stays, and what it points to is replaced
     new, old = f"{path}.new", f"{path}.old"
     group = shard.mesh.get_group()
     first = dist.get_rank(group) == 0
@@ -100,6 +100,8 @@ def save(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
     try:
         save_all({key: shard.state_dict()}, checkpoint_id=new, process_group=group)
     except CheckpointException as error:  # which is no Exception
+        if first:
+            shutil.rmtree(new, ignore_errors=True)
         raise RuntimeError(f"path: cannot save to {path!r}: {error}") from error
     if first:
         if os.path.exists(path):
@@ -112,7 +114,7 @@ def save(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
 
 def load(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
     """Read a checkpoint, as ``LaneShard.load`` says; what it holds decides what is read."""
-    path = os.fspath(path)
+    path = os.path.realpath(path)
     if not os.path.exists(path) and os.path.exists(f"{path}.old"):
         path = f"{path}.old"
     try:
