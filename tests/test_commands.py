@@ -190,6 +190,7 @@ def test_inspect_takes_hardly_longer_for_an_epoch_of_a_long_history(run, tmp_pat
 def test_every_setting_of_the_table_is_an_option(run, command):
     shown = run(command, "--help").stdout
     assert [name for name in SETTINGS if f"--{name.replace('_', '-')} " not in shown] == []
+    assert ". ." not in shown, "a default that is an option's own is not told twice"
     words = {name: row.words[-1] for name, row in SETTINGS.items() if row.words}
     halves = dict.fromkeys(["factor", "smoothing", "warmup_start_factor", "noise_pct"], "0.5")
     given = {**dict.fromkeys(SETTINGS, "2"), **halves, **words}

@@ -52,10 +52,12 @@ def with_settings(**defaults: str) -> Callable[[_Command], _Command]:
 
 def _described(row: Row, given: bool) -> Any:
     """Describe the option of a setting: what it does, and what it is unless told."""
-    told = [f"One of {', '.join(row.words)}"] if row.words else []
+    told = [f"one of {', '.join(row.words)}"] if row.words else []
     if not given:
         told.append(f"{number(plain(row, row.first))} unless told")
-    return option(f"{row.help} {'; '.join(told)}.", panel="Settings of the plateau")
+    more = "; ".join(told)
+    text = f"{row.help} {more[0].upper()}{more[1:]}." if more else row.help
+    return option(text, panel="Settings of the plateau")
 
 
 def flag_of(name: str) -> str:
