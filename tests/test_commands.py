@@ -26,7 +26,7 @@ from torch_plateau.lanes.table import SETTINGS
 
 ENV = {"COLUMNS": "100", "FORCE_COLOR": None}
 HISTORIES = pathlib.Path(__file__).parent / "data" / "histories"
-README = pathlib.Path(__file__).parent.parent / "README.md"
+QUICK_START = pathlib.Path(__file__).parent.parent / "docs" / "quick_start.md"
 CLEAN = str(HISTORIES / "clean.csv")
 TEN = [0.50, 0.45, 0.44, 0.44, 0.44, 0.43, 0.43, 0.43, 0.43, 0.43]
 
@@ -66,7 +66,7 @@ def test_the_textbook_history_is_annotated_epoch_by_epoch(run, ten, tmp_path):
     result = run("replay", ten, "--patience", "3", "--lr", "0.1")
     assert result.exit_code == 0, result.output
     printed = {line.strip() for line in result.stdout.splitlines()}
-    shown = README.read_text().partition("```text\n")[2].partition("```")[0]
+    shown = QUICK_START.read_text().partition("```none\n")[2].partition("```")[0]
     assert {line.strip() for line in shown.splitlines()} <= printed
     said = {epoch: " ".join(row_of(result.stdout, epoch)) for epoch in range(1, 11)}
     assert said[1].endswith("first value")
