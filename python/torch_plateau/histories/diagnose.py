@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..lanes.lanes import PlateauLanes
-from ..lanes.readable import check_readable, kind_of
+from ..lanes.readable import check_readable, is_out_of_memory, kind_of
 from .findings.curve import leakage, mode_reversed, overfitting
 from .findings.cuts import cut_while_improving, outcomes, patience_below_noise, spike_cut
 from .findings.history import Finding, History, replayed
@@ -118,7 +118,9 @@ def _series(name: str, given: Any, size: int | None = None) -> list[float]:
         if values.is_complex():
             raise TypeError
         values = values.detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TypeError(f"{name}: expected a 1-d series of numbers, got {kind_of(given)}") from None
     if values.ndim != 1:
         raise ValueError(f"{name}: expected one dimension, got shape {tuple(values.shape)}")

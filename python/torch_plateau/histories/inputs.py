@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..lanes.inputs import FITS_FLOAT32, FITS_FLOAT64
-from ..lanes.readable import check_readable, kind_of
+from ..lanes.readable import check_readable, is_out_of_memory, kind_of
 
 __all__ = ["as_histories", "as_history"]
 
@@ -30,6 +30,8 @@ def as_history(history: Any, dtype: torch.dtype, device: torch.device) -> Tensor
             exact = None if hasattr(history, "dtype") else torch.float64
             history = torch.as_tensor(history, dtype=exact)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            if is_out_of_memory(error):
+                raise
             raise TypeError(f"{wanted}, got {kind_of(history)} ({error})") from error
         if dtype == torch.float32 and exact is not None:
             history = history.to(dtype)

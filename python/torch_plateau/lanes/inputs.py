@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .readable import check_readable, kind_of
+from .readable import check_readable, is_out_of_memory, kind_of
 
 __all__ = ["FITS_FLOAT32", "FITS_FLOAT64", "mask_of", "one_metric", "readable"]
 
@@ -110,6 +110,8 @@ def one_metric(metrics: object) -> float:
     try:
         return float(metrics)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TypeError(
             f"metrics: expected {expected}, got {kind_of(metrics)} ({error})"
         ) from error
@@ -148,6 +150,8 @@ def _as_tensor(metrics: object, n: int, device: torch.device) -> Tensor:
             metrics = metrics.copy()  # type: ignore[attr-defined]  # torch aborts on such an array
         return torch.utils.dlpack.from_dlpack(metrics)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TypeError(f"metrics: cannot read this {kind_of(metrics)}: {error}") from error
 
 

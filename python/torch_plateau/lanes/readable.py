@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_readable", "kind_of"]
+__all__ = ["check_readable", "is_out_of_memory", "kind_of"]
 
 
 def check_readable(tensor: Tensor, label: str) -> None:
@@ -44,6 +44,12 @@ def _has_memory(tensor: Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() != 0
     except RuntimeError:  # NotImplementedError is one
         return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is used up, and nothing about what was given."""
+    full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return full or "DefaultCPUAllocator" in str(error)  # for which torch has no class
 
 
 def kind_of(value: Any) -> str:

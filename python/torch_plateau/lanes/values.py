@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .inputs import FITS_FLOAT64
-from .readable import check_readable, kind_of
+from .readable import check_readable, is_out_of_memory, kind_of
 from .table import Row
 
 __all__ = [
@@ -52,6 +52,8 @@ def checked(
             raise TypeError
         values = copied(given)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TypeError(f"{_wanted(label, sizes, scalar)}, got {shown(value)}") from error
     fits = scalar if values.ndim == 0 else values.ndim == 1 and values.numel() in sizes
     if not fits:

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
-from ..lanes.readable import check_readable, kind_of
+from ..lanes.readable import check_readable, is_out_of_memory, kind_of
 from ..lanes.table import RATE, SETTINGS
 from ..lanes.values import checked
 from .fields import as_dict, checked_rate, items_of
@@ -52,14 +52,17 @@ def check_schedule(schedule: LRScheduler, state: Any, rates: Sequence[float], la
 
 
 @contextmanager
-def restored_on_error(schedules: Sequence[LRScheduler]) -> Iterator[None]:
-    """Give the schedules their states back if the block raises."""
+def restored_on_error(schedules: Sequence[LRScheduler]) -> Iterator[list[bool]]:
+    """Give the schedules their states back if the block raises before it filled this list."""
+    done: list[bool] = []
     before = [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
     last = [schedule._last_lr for schedule in schedules]  # these very objects are compared later
     try:
-        yield
+        yield done
     except BaseException:
         for schedule, state, rates in zip(schedules, before, last, strict=True):
+            if done:
+                break
             schedule.load_state_dict(state)
             schedule._last_lr = rates
         raise
@@ -201,7 +204,9 @@ def _rehearse(schedule: LRScheduler, state: Any, rates: Sequence[float], label: 
     name, optimizer = type(schedule).__name__, schedule.optimizer
     try:
         twin = copy.deepcopy(schedule, {id(optimizer): _StandIn(optimizer, rates)})
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return  # what cannot be copied cannot be tried
     try:
         with warnings.catch_warnings():
@@ -217,6 +222,8 @@ def _rehearse(schedule: LRScheduler, state: Any, rates: Sequence[float], label: 
                 for i, group in enumerate(twin.optimizer.param_groups):
                     checked_rate(RATE, group["lr"], f"rate of group {i}")
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = f"{kind_of(error)}: {error}"
         raise ValueError(f"{label}: this {name} could not go on from it ({reason})") from error
 
