@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <vector>
 
 #include "cpu/threads.hpp"
@@ -115,17 +116,28 @@ void update_on_host(const Update<Kind>& update, const std::vector<Stacked>& tens
     elements += update.n * tensor.width;
   }
   const std::int64_t worth = std::min(pieces, elements / kWork + 1);
-  const auto used = static_cast<int>(std::min<std::int64_t>(threads, worth));
+  auto used = static_cast<int>(std::min<std::int64_t>(threads, worth));
   std::vector<Shares> shares;  // of each tensor: as torch's operations on it, which come before
-  for (const Stacked& tensor : tensors) {
-    shares.emplace_back(Pieces(update.n, tensor.width, kPiece).count(), used);
+  try {
+    shares.reserve(tensors.size());
+    for (const Stacked& tensor : tensors) {
+      shares.emplace_back(Pieces(update.n, tensor.width, kPiece).count(), used);
+    }
+  } catch (const std::bad_alloc&) {  // then nobody shares
+    used = 1;
+    shares.clear();
   }
   const auto move = move_of(update.kind, dtype);
   on_team(used, [&](int share) {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const Stacked& tensor = tensors[i];
       const Pieces cut(update.n, tensor.width, kPiece);
-      shares[i].take(share, [&](std::int64_t piece) { move(update, tensor, cut.at(piece)); });
+      const auto take = [&](std::int64_t piece) { move(update, tensor, cut.at(piece)); };
+      if (!shares.empty()) {
+        shares[i].take(share, take);
+      } else {
+        for (std::int64_t piece = 0; piece < cut.count(); ++piece) take(piece);
+      }
     }
   });
 }

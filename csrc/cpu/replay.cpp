@@ -35,8 +35,12 @@ void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& bod
     body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
   };
   const auto used = static_cast<int>(std::min<std::int64_t>(threads, worth));
-  Shares shares(tiles, used);
-  on_threads(used, [&](int share) { shares.take(share, take); });
+  try {
+    Shares shares(tiles, used);
+    on_threads(used, [&](int share) { shares.take(share, take); });
+  } catch (const std::bad_alloc&) {  // before the first tile
+    for (std::int64_t tile = 0; tile < tiles; ++tile) take(tile);
+  }
 }
 
 constexpr std::int32_t kBearsAll = std::numeric_limits<std::int32_t>::max();

@@ -56,6 +56,7 @@ template <class Work>
 void on_threads(int threads, const Work& work) {
   std::vector<std::thread> others;
   try {
+    others.reserve(static_cast<std::size_t>(threads) - 1);
     for (int i = 1; i < threads; ++i) {
       others.emplace_back([i, threads, &work] { work_through(i, threads, work); });
     }
