@@ -17,10 +17,10 @@ namespace py = pybind11;
 namespace plateau {
 namespace {
 
-/// What a step leaves to do.
+/// What a step leaves to do; it waits, until swap(), where there is any.
 enum Left : int {
-  kLower = 1,         // lower the rates, then call cool()
-  kRatesChanged = 2,  // take a new snapshot of the rates
+  kLower = 1,         // lower the rates, swap() and cool()
+  kRatesChanged = 2,  // take a new snapshot of the rates, and swap()
   kFailed = -1,       // nothing: there is a Python error
 };
 
@@ -74,42 +74,48 @@ PyObject* cut_by_attributes(PyObject* plateau, PyObject* groups) noexcept {
   return rates;
 }
 
-struct Lane {
-  explicit Lane(py::object reduce_lr) : reduce_lr(std::move(reduce_lr)) {}
-
-  py::object reduce_lr;  // what a plateau has as _reduce_lr where cutting is left to this class
+/// What a step changes.
+struct Moved {
   double best = 0;
   std::int32_t num_bad_epochs = 0;
   std::int32_t cooldown_counter = 0;
   std::int64_t last_epoch = 0;
+};
+
+struct Lane : Moved {
+  explicit Lane(py::object reduce_lr) : reduce_lr(std::move(reduce_lr)) {}
+
+  py::object reduce_lr;  // what a plateau has as _reduce_lr where cutting is left to this class
   Gate gate{1, 0, false};
   std::int32_t patience = 0;
   std::int32_t cooldown = 0;
+  Moved other;  // what a step that waits will bring; once that is taken, what was before it
 
   Turn& turn() noexcept { return turn_; }
 
   /// Becomes another, but for `reduce_lr`.
-  void take(const Lane& other) noexcept {
-    best = other.best;
-    num_bad_epochs = other.num_bad_epochs;
-    cooldown_counter = other.cooldown_counter;
-    last_epoch = other.last_epoch;
-    gate = other.gate;
-    patience = other.patience;
-    cooldown = other.cooldown;
+  void take(const Lane& from) noexcept {
+    static_cast<Moved&>(*this) = from;
+    gate = from.gate;
+    patience = from.patience;
+    cooldown = from.cooldown;
   }
 
-  /// Nothing, or some of Left.
+  /// Nothing, or some of Left: then the step waits.
   int step(double x, py::handle groups, py::handle rates) noexcept {
     const bool improved = improves(x, best, gate);
-    if (improved) best = x;
     const std::int32_t clock =
         tick(cooldown_counter > 0 ? -cooldown_counter : num_bad_epochs, improved);
-    num_bad_epochs = clock > 0 ? clock : 0;
-    cooldown_counter = clock < 0 ? -clock : 0;
-    ++last_epoch;
-    return (fires(clock, patience) ? kLower : 0) | (same_rates(groups, rates) ? 0 : kRatesChanged);
+    const Moved next{improved ? x : best, clock > 0 ? clock : 0, clock < 0 ? -clock : 0,
+                     last_epoch + 1};
+    const int left =
+        (fires(clock, patience) ? kLower : 0) | (same_rates(groups, rates) ? 0 : kRatesChanged);
+    (left ? other : static_cast<Moved&>(*this)) = next;
+    return left;
   }
+
+  /// Takes the step that waits; or, after that, takes it back.
+  void swap() noexcept { std::swap(other, static_cast<Moved&>(*this)); }
 
   /// Does what kLower asks for, and takes the snapshot, where all is plain. Returns what is left to
   /// Python: nothing or `left`.
@@ -117,6 +123,7 @@ struct Lane {
     PyObject* rates =
         reduces_by(plateau, reduce_lr.ptr()) ? cut_by_attributes(plateau, groups) : nullptr;
     if (!rates) return PyErr_Occurred() ? kFailed : left;
+    swap();
     cool();
     const bool set = PyObject_SetAttr(plateau, kLastLr, rates) == 0;
     Py_DECREF(rates);
@@ -175,6 +182,7 @@ void register_lane(py::module_& m) {
           },
           py::arg("mode"), py::arg("threshold"), py::arg("threshold_mode"), "Words as codes.")
       .def("take", &Lane::take, py::arg("other"), "Become another, but for `reduce_lr`.")
+      .def("swap", &Lane::swap, "Take the step that waits, or take that back.")
       .def("cool", &Lane::cool, "Start the cooldown: the end of a step that fired.");
   def_turn(lane, "Lane");
   def_fast<Lane, 5, step_fast>(
@@ -184,7 +192,8 @@ void register_lane(py::module_& m) {
       "Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float "
       "rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. What is "
       "left then, FIRED and RATES_CHANGED bits, and an `epoch`, if any, are for "
-      "`plateau._finish_step`, during which no other thread steps. False, and nothing changed, if "
+      "`plateau._finish_step`, during which no other thread steps; the step waits until swap() "
+      "where there are such bits. False, and nothing changed, if "
       "the metric cannot be read in place.");
   m.attr("FIRED") = static_cast<int>(kLower);
   m.attr("RATES_CHANGED") = static_cast<int>(kRatesChanged);

@@ -31,8 +31,6 @@ constexpr std::int64_t kReleaseGil = 16384;
 // What a step answers where it did nothing; otherwise how many lanes had a rate lowered.
 constexpr std::int64_t kUnreadable = -1, kMoved = -2;
 
-using Tensors = py::typing::Tuple<py::object, py::ellipsis>;
-
 /// A tensor that users were given, and could therefore move.
 struct Handed {
   py::object tensor;
@@ -61,13 +59,12 @@ class Batch {
         get_num_threads_(std::move(get_num_threads)) {}
 
   /// Takes tensors and settings in place of those before. All is checked and built aside and then
-  /// swapped in at once: `copy(copies)` writes values into tensors that stay, and `names` become
-  /// attributes of `owner`. No Python code runs between these, so an interruption finds either all
-  /// of it done or nothing. (They are set one by one, not in owner.__dict__: whoever asks for that
-  /// makes attributes slower.)
+  /// swapped in at once: `writes` are called, of functions that are not Python's, and `names`
+  /// become attributes of `owner`. No Python code runs between these, so an interruption finds
+  /// either all of it done or nothing. (They are set one by one, not in owner.__dict__: whoever
+  /// asks for that makes attributes slower.)
   void connect(const Named& tensors, const Named& settings, bool parts, const py::object& keep,
-               const py::object& copy, const Tensors& copies, const py::object& owner,
-               const Named& names) {
+               const std::vector<py::object>& writes, const py::object& owner, const Named& names) {
     Connected next(tensors, settings);
     Handed published(tensors["published"]), best(tensors["best"]);
     CurrentStream stream = nullptr;
@@ -78,7 +75,7 @@ class Batch {
     py::object owners = py::make_tuple(tensors.attr("copy")(), settings.attr("copy")(), keep);
     py::tuple both = py::make_tuple(published.tensor, best.tensor);
     py::tuple rates = py::make_tuple(published.tensor);
-    if (copies.size() > 0) copy(*copies);
+    for (const py::object& write : writes) write();
     for (const auto& [name, value] : names) {
       if (PyObject_GenericSetAttr(owner.ptr(), name.ptr(), value.ptr()) != 0) {
         throw py::error_already_set();
@@ -126,10 +123,25 @@ class Batch {
     }
   }
 
+  /// The rates of lanes on the host that have neither a warm-up nor noise: their masters, or what
+  /// others wrote.
+  std::vector<double> rates() const {
+    std::vector<double> found(static_cast<std::size_t>(lanes_.num_groups));
+    for (std::int64_t i = 0; i < lanes_.num_groups; ++i) {
+      const double rate = lanes_.state.rate[i];
+      const float published = lanes_.state.published[i];
+      found[static_cast<std::size_t>(i)] =
+          static_cast<float>(rate) == published ? rate : static_cast<double>(published);
+    }
+    return found;
+  }
+
   /// Whether a tensor that users were given is not where it was, or not what it was.
   bool has_moved() const noexcept { return published_.moved() || (best_is_out_ && best_.moved()); }
 
   Turn& turn() noexcept { return turn_; }
+
+  std::int64_t calls = 0;  // steps, which the caller may count on from another number
 
  private:
   std::int64_t step_in_turn(py::handle array, py::handle mask) {
@@ -236,13 +248,15 @@ class Batch {
         step_cuda(lanes_, metrics, device_.device_id, stream);
       }
     }
+    ++calls;
     written(best_is_out_ ? rates_and_best_ : rates_);  // nobody here knows what was
     return 0;
   }
 
   /// Tells torch what a step wrote of what users were given, so that autograd can refuse to use a
   /// value that it saved before. Where `best` never was given to anybody that costs nothing.
-  std::int64_t tell(const Stepped& done) const noexcept {
+  std::int64_t tell(const Stepped& done) noexcept {
+    ++calls;
     if (best_is_out_ && done.improved) {
       written(rates_and_best_);
     } else if (done.reduced > 0 || done.published) {
@@ -283,20 +297,24 @@ PyObject* step_masked_fast(Batch& batch, PyObject* const* args) noexcept {
 }  // namespace
 
 void register_lanes(py::module_& m) {
-  py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Uninitialised bytes that the core owns.")
-      .def(py::init<std::size_t>(), py::arg("size"))
-      .def_buffer(&Memory::info);
+  const py::custom_type_setup with_buffer([](PyHeapTypeObject* type) {
+    type->as_buffer.bf_getbuffer = &Memory::fill;
+    type->ht_type.tp_as_buffer = &type->as_buffer;
+  });
+  py::class_<Memory>(m, "Memory", with_buffer, "Uninitialised bytes that the core owns.")
+      .def(py::init<std::size_t>(), py::arg("size"));
   py::class_<Batch> lanes(m, "Lanes", "N lanes over tensors that the caller allocated.");
   lanes
       .def(py::init<py::object, py::object>(), py::arg("increment_version"),
            py::arg("get_num_threads") = py::none())
       .def("connect", &Batch::connect, py::arg("tensors"), py::arg("settings"), py::arg("parts"),
-           py::arg("keep") = py::none(), py::arg("copy") = py::none(),
-           py::arg("copies") = Tensors(py::tuple()), py::arg("owner") = py::none(),
-           py::arg("names") = Named(py::dict()),
+           py::arg("keep") = py::none(), py::arg("writes") = std::vector<py::object>(),
+           py::arg("owner") = py::none(), py::arg("names") = Named(py::dict()),
            "Take tensors and settings, all or nothing, at once.")
       .def("watch_best", &Batch::watch_best,
            "Users have best: it may be moved, and torch is told of writes.")
+      .def_readwrite("calls", &Batch::calls)
+      .def("rates", &Batch::rates, "Rates of lanes on the host, without a warm-up or noise.")
       .def("has_moved", &Batch::has_moved, "Whether lr or best is not where it was.")
       .def("replay", &Batch::replay, py::arg("history"), py::arg("rows"), py::arg("threads"),
            "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.");

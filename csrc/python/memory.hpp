@@ -5,7 +5,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
-#include <cstdint>
 #include <new>
 
 #if defined(__linux__)
@@ -33,8 +32,14 @@ class Memory {
 
   static constexpr std::size_t kHuge = 1U << 21;  // a huge page on x86-64, and on most of ARM
 
-  pybind11::buffer_info info() {
-    return {static_cast<std::uint8_t*>(memory_), static_cast<pybind11::ssize_t>(bytes_)};
+  /// The buffer of a Python object that holds one. It takes no memory of its own, where pybind11's
+  /// ends the process if there is none.
+  static int fill(PyObject* self, Py_buffer* view, int flags) noexcept {
+    auto* instance = reinterpret_cast<pybind11::detail::instance*>(self);
+    auto* memory = instance->get_value_and_holder().template value_ptr<Memory>();
+    if (!memory) return PyErr_SetString(PyExc_BufferError, "__init__ was not called"), -1;
+    const auto size = static_cast<Py_ssize_t>(memory->bytes_);
+    return PyBuffer_FillInfo(view, self, memory->memory_, size, 0, flags);
   }
 
  private:

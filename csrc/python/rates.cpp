@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "python/rates.hpp"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "plateau/rule.hpp"
+#include "python/described.hpp"
 #include "python/register.hpp"
 
 namespace py = pybind11;
@@ -55,6 +59,21 @@ bool same_groups(py::handle optimizers, py::handle rates, py::handle params) noe
   return at == PyList_GET_SIZE(rates.ptr());
 }
 
+/// Writes rates into param groups, and then attributes of `owner`, with no Python code in between
+/// where groups are plain dicts.
+void put_rates(const py::typing::List<py::object>& groups,
+               const py::typing::List<py::object>& rates, const py::object& owner,
+               const Named& names) {
+  for (std::size_t i = 0; i < std::min(groups.size(), rates.size()); ++i) {
+    if (PyObject_SetItem(groups[i].ptr(), kLr, rates[i].ptr()) != 0) throw py::error_already_set();
+  }
+  for (const auto& [name, value] : names) {
+    if (PyObject_GenericSetAttr(owner.ptr(), name.ptr(), value.ptr()) != 0) {
+      throw py::error_already_set();
+    }
+  }
+}
+
 }  // namespace
 
 bool same_rates(py::handle groups, py::handle rates) noexcept {
@@ -79,25 +98,33 @@ PyObject* cut_floats(PyObject* groups, PyObject* floors, double factor, double e
       return nullptr;
     }
   }
-  for (Py_ssize_t i = 0; i < count; ++i) {
+  PyObject* rates = PyList_New(count);  // first of those before, to put back if memory ends
+  for (Py_ssize_t i = 0; rates && i < count; ++i) {
+    PyList_SET_ITEM(rates, i, Py_NewRef(rate_in(PyList_GET_ITEM(groups, i))));
+  }
+  for (Py_ssize_t i = 0; rates && i < count; ++i) {
     PyObject* group = PyList_GET_ITEM(groups, i);
     const double old = PyFloat_AS_DOUBLE(rate_in(group));
     const double rate = cut(old, factor, PyFloat_AsDouble(PyList_GET_ITEM(floors, i)), eps);
-    if (rate < old) {
-      PyObject* lowered = PyFloat_FromDouble(rate);
-      const bool set = lowered && PyDict_SetItem(group, kLr, lowered) == 0;
-      Py_XDECREF(lowered);
-      if (!set) return nullptr;
+    if (!(rate < old)) continue;
+    PyObject* lowered = PyFloat_FromDouble(rate);
+    if (lowered) PyDict_SetItem(group, kLr, lowered);  // of a key that is there: takes no memory
+    Py_XDECREF(lowered);
+    for (Py_ssize_t k = i; !lowered && k-- > 0;) {
+      PyDict_SetItem(PyList_GET_ITEM(groups, k), kLr, PyList_GET_ITEM(rates, k));
     }
+    if (!lowered) Py_CLEAR(rates);
   }
-  PyObject* rates = PyList_New(count);
   for (Py_ssize_t i = 0; rates && i < count; ++i) {
-    PyList_SET_ITEM(rates, i, Py_NewRef(rate_in(PyList_GET_ITEM(groups, i))));
+    PyList_SetItem(rates, i, Py_NewRef(rate_in(PyList_GET_ITEM(groups, i))));
   }
   return rates;
 }
 
 void register_rates(py::module_& m) {
+  m.def("put_rates", &put_rates, py::arg("groups"), py::arg("rates"), py::arg("owner"),
+        py::arg("names"),
+        "Write rates into param groups, and then attributes of `owner`, at once.");
   m.def("same_groups", &same_groups, py::arg("optimizers"), py::arg("rates"), py::arg("params"),
         "Whether the groups of `optimizers`, in order, are those with the very rates and lists of "
         "parameters in the lists `rates` and `params`.");

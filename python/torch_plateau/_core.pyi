@@ -26,6 +26,7 @@ __all__: list[str] = [
     "call_each",
     "cut",
     "first_outside",
+    "put_rates",
     "same_groups",
     "settings_table",
     "state_table",
@@ -52,8 +53,7 @@ class Lanes:
         settings: dict[str, typing.Any],
         parts: bool,
         keep: typing.Any = None,
-        copy: typing.Any = None,
-        copies: tuple[typing.Any, ...] = (),
+        writes: collections.abc.Sequence[typing.Any] = [],
         owner: typing.Any = None,
         names: dict[str, typing.Any] = {},
     ) -> None:
@@ -63,6 +63,10 @@ class Lanes:
     def has_moved(self) -> bool:
         """
         Whether lr or best is not where it was.
+        """
+    def rates(self) -> list[float]:
+        """
+        Rates of lanes on the host, without a warm-up or noise.
         """
     def replay(
         self,
@@ -85,6 +89,10 @@ class Lanes:
         """
         Users have best: it may be moved, and torch is told of writes.
         """
+    @property
+    def calls(self) -> int: ...
+    @calls.setter
+    def calls(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class Lane:
     """
@@ -219,6 +227,16 @@ def first_outside(
 ) -> int:
     """
     Where the first of some values, a vector or 0-d on the CPU, is that is not between these ends, or not whole; -1 for none.
+    """
+
+def put_rates(
+    groups: list[typing.Any],
+    rates: list[typing.Any],
+    owner: typing.Any,
+    names: dict[str, typing.Any],
+) -> None:
+    """
+    Write rates into param groups, and then attributes of `owner`, at once.
     """
 
 def same_groups(optimizers: typing.Any, rates: typing.Any, params: typing.Any) -> bool:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlateauLanes"]
 
+Move = Callable[[LaneState], LaneState | list[Write]]
+
 _SHARE = SETTINGS["factor"]._replace(name="keep", open_high=False, expected="above 0 and at most 1")
 
 
@@ -61,7 +63,8 @@ class PlateauLanes(Placed):
             bool, integers up to 16 bits). The arithmetic is float64 either way.
         events: Record the last so many cuts, at least one per group, for :meth:`events`.
         on_reduce: Called as ``on_reduce(lanes, index)`` after a step that lowered rates, with the
-            numbers of these lanes, int64. On a GPU every step then synchronises.
+            numbers of these lanes, int64. On a GPU every step then synchronises. If it raises, the
+            step was whole.
         process_group: Ranks that decide alike: before each step, and each :meth:`halve`, metrics
             and mask become those of all ranks, by one collective. A process group or a mesh of one
             dimension takes the mean;
@@ -495,8 +498,11 @@ class PlateauLanes(Placed):
         captured in a CUDA graph if ``lanes`` is a tensor. Raises TypeError, ValueError or
         IndexError, with nothing changed, for lanes that do not exist.
         """
-        self._change(
-            lambda state: beginning_anew(state, chosen("lanes", lanes, state.n, state.device).mask)
+        self._change(self._anew(lanes))
+
+    def _anew(self, lanes: Which) -> Move:
+        return lambda state: beginning_anew(
+            state, chosen("lanes", lanes, state.n, state.device).mask
         )
 
     def copy_lanes(self, src: Which, dst: Which) -> None:
@@ -514,7 +520,9 @@ class PlateauLanes(Placed):
         Raises TypeError, ValueError or IndexError, with nothing changed, for masks, different
         lengths, lanes that do not exist or lanes with unequal numbers of groups.
         """
+        self._change(self._copied(src, dst))
 
+    def _copied(self, src: Which, dst: Which) -> Move:
         def copied(state: LaneState) -> list[Write]:
             to = numbers_of("dst", dst, state.n, state.device)
             come_from = numbers_of("src", src, state.n, state.device)
@@ -528,7 +536,7 @@ class PlateauLanes(Placed):
                 )
             return copying(state, alike(to, come_from.expand(len(to)), state.n), to)
 
-        self._change(copied)
+        return copied
 
     def set_lanes(self, lanes: Which, **changes: Any) -> None:
         """Give lanes other rates or other hyper-parameters; uniform ones become one per lane.
@@ -638,6 +646,9 @@ class PlateauLanes(Placed):
         Raises as the constructor does, and ValueError for a setting that is None in some lanes
         only, or a longer window than the longest so far; with nothing changed.
         """
+        self._change(self._appended(k, lr, groups, settings), in_place=False)
+
+    def _appended(self, k: int, lr: Any, groups: Any, settings: Mapping[str, Any]) -> Move:
         if not whole_number(k):
             raise ValueError(f"k: expected an integer of 0 or more, got {shown(k)}")
         check_names("append", settings, "groups")
@@ -655,7 +666,7 @@ class PlateauLanes(Placed):
             added = LaneState.begin(k, rate, given, offsets, 0, state.dtype, state.device)
             return state.join(added)
 
-        self._change(joined, in_place=False)
+        return joined
 
     def remove(self, lanes: Which) -> None:
         """Take lanes out; the others move up. Every tensor is replaced, ``lr`` too. Synchronises.
@@ -663,10 +674,10 @@ class PlateauLanes(Placed):
         Recorded events keep the numbers that lanes had. Raises TypeError, ValueError or
         IndexError, with nothing changed, for lanes that do not exist.
         """
-        self._change(
-            lambda state: state.select(~chosen("lanes", lanes, state.n, state.device).mask),
-            in_place=False,
-        )
+        self._change(self._without(lanes), in_place=False)
+
+    def _without(self, lanes: Which) -> Move:
+        return lambda state: state.select(~chosen("lanes", lanes, state.n, state.device).mask)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -715,10 +726,11 @@ class PlateauLanes(Placed):
         number of lanes or groups, missing or unknown keys, numbers out of range, or a ``best``
         that float32 lanes cannot hold exactly.
         """
-        self._change(
-            lambda state: restored(
-                state_dict, state.n, state.groups, state.capacity, state.dtype, state.device
-            )
+        self._change(self._restored(state_dict))
+
+    def _restored(self, state_dict: Any) -> Move:
+        return lambda state: restored(
+            state_dict, state.n, state.groups, state.capacity, state.dtype, state.device
         )
 
     @in_turn

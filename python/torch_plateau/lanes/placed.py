@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from .operator import Connection, found_by
 from .state import LaneState
 from .writes import Write
 
-__all__ = ["Placed"]
+__all__ = ["INCREMENT_VERSION", "Placed"]
 
 # torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
 INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
@@ -43,20 +44,26 @@ class Placed:
         self._become(state)
 
     def _change(
-        self, make: Callable[[LaneState], LaneState | list[Write]], in_place: bool = True
+        self,
+        make: Callable[[LaneState], LaneState | list[Write]],
+        in_place: bool = True,
+        also: Callable[[], list[Write]] | None = None,
     ) -> None:
-        """Become what ``make`` makes of the state, all at once, while no other thread steps."""
-        with self._core:
+        """Become what ``make`` makes of the state, all at once, while no other thread steps.
+
+        ``also`` is asked after that for what others have to write, which is then part of it.
+        """
+        with self._core, torch.no_grad():
             self._take_moved()
             made = make(self._state)
+            writes = [] if also is None else also()
             if isinstance(made, LaneState):
-                self._become(made, in_place)
+                self._become(made, in_place, writes)
             else:
-                with torch.no_grad():
-                    _core.call_each(made)
+                _core.call_each([*made, *writes])
 
-    def _become(self, new: LaneState, in_place: bool = True) -> None:
-        """Put ``new`` in place of the state, all at once.
+    def _become(self, new: LaneState, in_place: bool = True, also: Sequence[Write] = ()) -> None:
+        """Put ``new`` in place of the state, and do what else is to be written, all at once.
 
         With ``in_place`` tensors of the same kind keep their memory, which optimizers and captured
         graphs read, and take the new values.
@@ -79,11 +86,10 @@ class Placed:
             settings = {name: kept(old.settings[name], each) for name, each in settings.items()}
             if _same(old.settings, settings):
                 settings = old.settings
-        copies = (targets, values) if targets else ()
+        copies = [partial(torch._foreach_copy_, targets, values)] if targets else []
         stays = old is not None and old.groups == new.groups and old.settings is settings
         if stays and _same(old_fields, fields):
-            if copies:
-                torch._foreach_copy_(*copies)  # one operation, which no interruption cuts in two
+            _core.call_each([*copies, *also])
             return
         out = {} if old is None else dict(self._handed)
         for name, field in fields.items():
@@ -95,10 +101,10 @@ class Placed:
             else:
                 fields[name] = placed_well(field)
         state = LaneState(fields, settings, new.groups, new.offsets, new.capacity)
-        self._connect(state, out, copies)
+        self._connect(state, out, [*copies, *also])
 
     def _connect(
-        self, state: LaneState, out: dict[str, Handed], copies: tuple[Any, ...] = ()
+        self, state: LaneState, out: dict[str, Handed], writes: Sequence[Write] = ()
     ) -> None:
         tensors = dict(state.fields)
         if state.offsets is not None:
@@ -124,8 +130,7 @@ class Placed:
             state.settings,
             state.has_parts,
             keep=[each.kept() for each in out.values()],
-            copy=torch._foreach_copy_,
-            copies=copies,
+            writes=list(writes),
             owner=self,
             names=names,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from ..lanes.state import LaneState
 from ..lanes.table import SETTINGS
 from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, shown
+from ..lanes.writes import Write
 from .fields import as_dict, checked_field, items_of
 from .hooks import call_after_load
 from .lane_groups import LaneGroups, LaneOf, carried_over, numbers_for
@@ -180,6 +182,9 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             active: Which lanes have a metric now: bool, shape ``(lanes,)``, where metrics may be,
                 or a sequence of bools; all unless told. The others keep their state and rates.
 
+        If Ctrl-C comes between the decision and the write of float rates, the next step writes
+        them.
+
         Raises TypeError or ValueError, with no lane advanced, for metrics or a mask of a wrong
         shape, type or device, and if a group holds a rate that is not one finite number, there are
         no groups left, or ``lane_of`` does not say the lane of a new one.
@@ -203,15 +208,30 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if reduced < 0:
             reduced = self.lanes._step_again(reduced, metrics, active, fetch=True)
             self._adopt_if_replaced()
-        # past __setattr__, which would take as long as many a step
-        self.__dict__["last_epoch"] = self.last_epoch + 1 if epoch is None else epoch
+        if epoch is not None:
+            self.lanes._core.calls = epoch
         if self.publish == "float" and (reduced or self._version != _version_of(self._vector)):
             self._publish()
 
+    @property
+    def last_epoch(self) -> int:
+        """Steps taken, which the core counts as it takes them."""
+        return self.lanes._core.calls
+
+    @last_epoch.setter
+    def last_epoch(self, value: int) -> None:
+        self.lanes._core.calls = checked_field("last_epoch", value)
+
     def _attach(self) -> None:
         """Publish to the optimizers for the first time, and keep it so when they load a state."""
-        self._publish()
-        self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
+        groups = self._groups()
+        before = [group["lr"] for group in groups]
+        try:
+            self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
+            self._publish()
+        except BaseException:
+            _core.put_rates(groups, before, self, {})
+            raise
 
     @property
     def _turn(self) -> _core.Lanes:
@@ -271,14 +291,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             views = self._published if here else self._own.by_group(handed.tensor.unbind())
             rates: list[Any] = views
         else:
-            rates = self._own.by_group(self.lanes.lr_master.tolist())
+            rates = self._own.by_group(self.lanes._core.rates())
             for i, group in enumerate(groups):  # an unchanged rate stays the user's own object
                 if isinstance(group["lr"], float) and group["lr"] == rates[i]:
                     rates[i] = group["lr"]
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
-        self._published, self._handed, self._vector = rates, handed, handed.tensor
-        self._version = _version_of(self._vector)
+        names = {
+            "_published": rates,
+            "_handed": handed,
+            "_vector": handed.tensor,
+            "_version": _version_of(handed.tensor),
+        }
+        _core.put_rates(groups, rates, self, names)
 
     def _adopt_if_replaced(self) -> None:
         if not _core.same_groups(self._optimizers, self._published, self._own.params):
@@ -307,10 +330,17 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             if self.publish == "tensor":
                 for optimizer in self._optimizers:
                     check_takes_tensor_rate(optimizer)
-            self.lanes._change(lambda state: carried_over(state, old, own, replaced), False)
-            self._own = own
-        known = {own.place[i]: replaced[i] for i in replaced if origins[i] is not None}
-        self.lanes._set_rates(known)
+            known = [
+                group["lr"] if was is None else self._published[was]
+                for group, was in zip(groups, origins, strict=True)
+            ]
+            taken = partial(self.__dict__.update, {"_own": own, "_published": known})
+            self.lanes._change(
+                lambda state: carried_over(state, old, own, replaced), False, lambda: [taken]
+            )
+        self.lanes._set_rates(
+            {own.place[i]: replaced[i] for i in replaced if origins[i] is not None}
+        )
         self._publish()
 
     def __getattr__(self, name: str) -> Any:
@@ -338,7 +368,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         mine = type(self) is BatchedReduceLROnPlateau and not name.startswith("_")
         if mine and name not in _PICKLED and not hasattr(type(self), name):
             raise AttributeError(f"{name}: expected one of the settings, {_SETTINGS}")
-        super().__setattr__(name, checked_field(name, value) if name == "last_epoch" else value)
+        super().__setattr__(name, value)
 
     @in_turn
     def get_last_lr(self) -> list[Any]:
@@ -379,6 +409,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         :meth:`PlateauLanes.load_state_dict` does.
         """
         self._take(self._checked(state_dict))
+        self._publish()
 
     def _checked(self, state_dict: Any) -> tuple[LaneState, int]:
         """Return what a state brings."""
@@ -402,18 +433,18 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             )
         return new, last_epoch
 
-    def _take(self, state: tuple[LaneState, int]) -> None:
+    def _take(self, state: tuple[LaneState, int], also: Sequence[Write] = ()) -> None:
+        """Take over what a state brings, and do what else is to be written, all at once."""
         new, last_epoch = state
-        self.lanes._change(lambda _: new)
-        self.last_epoch = last_epoch
-        self._publish()
+        counted = partial(setattr, self.lanes._core, "calls", last_epoch)
+        self.lanes._change(lambda _: new, also=lambda: [counted, *also])
 
     @in_turn
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_if_replaced()
         remade = ("_handed", "_vector", "_version", "_published", "_hooks", "_own")
         kept = {name: value for name, value in self.__dict__.items() if name not in remade}
-        return {**kept, "_lanes": self.lane_of}
+        return {**kept, "_lanes": self.lane_of, "last_epoch": self.last_epoch}
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
@@ -426,13 +457,14 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         if (checked_optimizers(shown) if shown is not own[0] else [shown]) != own:
             raise ValueError("optimizer: expected the optimizers of the scheduler, got others")
         _check_publish(given["publish"], "float", "tensor")
-        given["last_epoch"] = checked_field("last_epoch", given["last_epoch"])
+        last_epoch = checked_field("last_epoch", given.pop("last_epoch"))
         groups = [group for each in own for group in each.param_groups]
         if len(groups) != len(lanes.lr):
             raise ValueError(
                 f"lanes: expected {len(groups)} rates, one for each group, got {len(lanes.lr)}"
             )
         owned = LaneGroups(groups, _checked_owners(given.pop("_lanes"), groups, lanes), len(lanes))
+        lanes._core.calls = last_epoch
         self.__dict__.update(given, _own=owned)
         self._attach()
 

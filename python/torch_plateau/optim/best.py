@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
+from .. import _core
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
 from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked_word
+from ..lanes.writes import Write
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rates
 from .plateau import ReduceLROnPlateau
@@ -103,11 +106,13 @@ class LaneBest:
         Call it once after each ``step``, before the parameters change again. Raises ValueError,
         with nothing changed, if lanes were added or removed meanwhile.
         """
-        improved, reduced = self._outcome()
+        improved, reduced, seen = self._outcome()
+        writes = []
         for name, param in self._params.items():
-            _take(improved, param.detach(), self._best[name])
+            writes += _taking(improved, param.detach(), self._best[name])
             if self.on_cut == "rollback":
-                _take(reduced, self._best[name], param.detach())
+                writes += _taking(reduced, self._best[name], param.detach())
+        _core.call_each([*writes, partial(setattr, self, "_seen", seen)])
 
     @torch.no_grad()
     @in_turn
@@ -120,9 +125,10 @@ class LaneBest:
         Raises TypeError, ValueError or IndexError, with nothing changed, for lanes that do not
         exist, for ``lanes`` with one ordinary model, and if lanes were added or removed meanwhile.
         """
-        which = self._mask_of(lanes)
+        which, writes = self._mask_of(lanes), []
         for name, param in self._params.items():
-            _take(which, self._best[name], param.detach())
+            writes += _taking(which, self._best[name], param.detach())
+        _core.call_each(writes)
 
     @torch.no_grad()
     @in_turn
@@ -132,9 +138,13 @@ class LaneBest:
         For lanes that were reset, or got other weights. In place, without a synchronisation; raises
         as :meth:`restore` does.
         """
-        which = self._mask_of(lanes)
+        _core.call_each(self._anew(lanes))
+
+    def _anew(self, lanes: Which | None) -> list[Write]:
+        which, writes = self._mask_of(lanes), []
         for name, param in self._params.items():
-            _take(which, param.detach(), self._best[name])
+            writes += _taking(which, param.detach(), self._best[name])
+        return writes
 
     @in_turn
     def state_dict(self) -> dict[str, Any]:
@@ -154,10 +164,12 @@ class LaneBest:
         Tensors may lie on any device (this synchronises then). Raises KeyError, TypeError or
         ValueError, with nothing changed, for other names, shapes or types.
         """
+        _core.call_each(self._restoring(state_dict))
+
+    def _restoring(self, state_dict: Any) -> list[Write]:
         best, seen = self._checked(state_dict)
-        for name, kept in self._best.items():
-            kept.copy_(best[name])
-        self._seen = seen
+        copies = [partial(kept.copy_, best[name]) for name, kept in self._best.items()]
+        return [*copies, partial(setattr, self, "_seen", seen)]
 
     def _checked(self, state_dict: Any) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         """Return what a snapshot holds, checked as ``load_state_dict`` says."""
@@ -191,21 +203,23 @@ class LaneBest:
             raise TypeError(f"lanes: expected None for one model, got {kind_of(lanes)}")
         return chosen("lanes", lanes, len(self.lanes), self.lanes.device).mask
 
-    def _outcome(self) -> tuple[Tensor | bool, Tensor | bool]:
-        """Which lanes improved, and of which a rate was lowered, since the last call."""
+    def _outcome(self) -> tuple[Tensor | bool, Tensor | bool, dict[str, Any] | None]:
+        """Which lanes improved, and of which a rate was lowered, since the last call.
+
+        Besides, what is seen of a scheduler now.
+        """
         if isinstance(self.lanes, PlateauLanes):
             self._check_size()
-            return self.lanes.improved, self.lanes.reduced
+            return self.lanes.improved, self.lanes.reduced, None
         assert self._seen is not None
-        old, self._seen = self._seen, _seen(self.lanes)
-        new = self._seen
+        old, new = self._seen, _seen(self.lanes)
         if new["last_epoch"] == old["last_epoch"]:
-            return False, False
+            return False, False, new
         improved = new["best"] != old["best"]
         # a step that is neither better nor in cooldown leaves the count at zero only by a cut
         fired = not improved and old["cooldown_counter"] == 0 and new["num_bad_epochs"] == 0
         rates = zip(new["rates"], old["rates"], strict=False)
-        return improved, fired and any(float(now) < float(before) for now, before in rates)
+        return improved, fired and any(float(now) < float(before) for now, before in rates), new
 
     def _check_size(self) -> None:
         if not isinstance(self.lanes, PlateauLanes):
@@ -214,12 +228,12 @@ class LaneBest:
             check_stacked(f"params[{name!r}]", param, self.lanes)
 
 
-def _take(which: Tensor | bool, source: Tensor, into: Tensor) -> None:
-    """Write the rows of ``source`` that ``which`` chooses (all or none for a bool)."""
+def _taking(which: Tensor | bool, source: Tensor, into: Tensor) -> list[Write]:
+    """Return what writes the rows of ``source`` that ``which`` chooses (all or none for a bool)."""
     if isinstance(which, Tensor):
-        torch.where(which.view(-1, *[1] * (into.ndim - 1)), source, into, out=into)
-    elif which:
-        into.copy_(source)
+        rows = which.view(-1, *[1] * (into.ndim - 1))
+        return [partial(torch.where, rows, source, into, out=into)]
+    return [partial(into.copy_, source)] if which else []
 
 
 def _seen(scheduler: lr_scheduler.ReduceLROnPlateau) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.optim import (
     ASGD,
     LBFGS,
@@ -149,7 +151,7 @@ class LaneLR:
             self._lane_of = numbers_of("lane_of", lane_of, len(lanes), lanes.device).clone()
         self._size = len(lanes), lanes.device
         self._places: dict[Tensor, _Place] = {}
-        self._stepping: list[Tensor] = []
+        self._moves: list[tuple[Tensor, Tensor, Tensor]] = []
         self._check(optimizer)
         _warn_of_defaults(optimizer)
         getattr(optimizer, _BEFORE)[_KEY] = self._before
@@ -190,7 +192,7 @@ class LaneLR:
         check_keys("state", state, ("optimizer", "lanes", "dim", "lane_of", "size"))
         self.lanes, self._optimizer = state["lanes"], state["optimizer"]
         self._dim, self._lane_of, self._size = state["dim"], state["lane_of"], state["size"]
-        self._places, self._stepping = {}, []
+        self._places, self._moves = {}, []
 
     # -- around a step ----------------------------------------------------------------------------
 
@@ -243,33 +245,39 @@ class LaneLR:
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._check(optimizer)
         closure = args[0] if args else kwargs.get("closure")
-        self._stepping = [
+        stepping = [
             param
             for param in self._places
             if param.grad is not None or closure is not None  # a closure makes gradients later
         ]
-        torch._foreach_copy_([self._places[param].old for param in self._stepping], self._stepping)
-
-    @torch.no_grad()
-    @in_turn
-    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if (size := (len(self.lanes), self.lanes.device)) != self._size:
-            for param in self._stepping:
-                if _alike(old := self._places[param].old, param):
-                    param.copy_(old)
-            raise RuntimeError(
-                f"lanes: expected {self._size[0]} on {self._size[1]} until the optimizer's step is "
-                f"over, got {size[0]} on {size[1]}; its parameters are what they were before"
-            )
+        torch._foreach_copy_([self._places[param].old for param in stepping], stepping)
         rates: dict[tuple[torch.dtype, int], Tensor] = {}
-        for param in self._stepping:
+        self._moves = []
+        for param in stepping:
             old, shape, lane_of = self._places[param]
             kind = (param.dtype, id(lane_of))
             if kind not in rates:
                 single = param.dtype == torch.float32
                 rate = self.lanes.lr if single else self.lanes.lr_master.to(param.dtype)
                 rates[kind] = rate if lane_of is None else rate.index_select(0, lane_of)
-            torch.lerp(old, param, rates[kind].view(shape), out=param)
+            self._moves.append((old, param, rates[kind].view(shape)))
+
+    @torch.no_grad()
+    @in_turn
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if (size := (len(self.lanes), self.lanes.device)) != self._size:
+            for old, param, _ in self._moves:
+                if _alike(old, param):
+                    param.copy_(old)
+            raise RuntimeError(
+                f"lanes: expected {self._size[0]} on {self._size[1]} until the optimizer's step is "
+                f"over, got {size[0]} on {size[1]}; its parameters are what they were before"
+            )
+        if is_dynamo_compiling():
+            for old, param, rate in self._moves:
+                torch.lerp(old, param, rate, out=param)
+        else:
+            _core.call_each([partial(torch.lerp, *move, out=move[1]) for move in self._moves])
 
 
 def lane_lr_of(optimizer: Optimizer) -> LaneLR | None:

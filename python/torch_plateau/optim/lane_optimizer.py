@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +13,13 @@ from torch.optim import Optimizer
 
 from .. import _core
 from ..lanes.lanes import PlateauLanes
+from ..lanes.placed import INCREMENT_VERSION
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen
 from ..lanes.table import Row
 from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked, shown
+from ..lanes.writes import Write
 
 __all__ = ["FACTOR", "SHARE", "LaneOptimizer", "finite"]
 
@@ -97,6 +100,7 @@ class LaneOptimizer(Optimizer):
     def _step(self) -> None:
         n = len(self.lanes)
         lanes, amp = self._lanes_now(), self._amp_now()
+        writes: list[Write] = []
         steps, written, copied = [], [], []
         for number, group in enumerate(self.param_groups):
             tensors, names = [], self._states(group)
@@ -110,6 +114,8 @@ class LaneOptimizer(Optimizer):
                 if grad is not given:
                     copied.append((given, grad))
                 state = self._state_of(param, names)
+                if names and state is not self.state.get(param):
+                    writes.append(partial(self.state.__setitem__, param, state))
                 step = state["step"] if names else None
                 tensors.append((param, grad, step, *(state[name] for name in names)))
                 written.append(param)
@@ -117,14 +123,12 @@ class LaneOptimizer(Optimizer):
                 lr = _factor(group["lr"], n, self.lanes.device)
                 steps.append(self._built(group, lanes, amp, lr, tensors))
         threads = torch.get_num_threads()
-        for each in steps:
-            each.run(threads)
+        writes += [partial(each.run, threads) for each in steps]
         if "grad_scale" in amp:  # these are unscaled now, as torch's fused optimizers leave them
-            with torch.no_grad():
-                for given, grad in copied:
-                    given.copy_(grad)
+            writes += [partial(given.copy_, grad) for given, grad in copied]
             written += [param.grad for param in written]
-        torch.autograd.graph.increment_version(written)
+        with torch.no_grad():
+            _core.call_each([*writes, partial(INCREMENT_VERSION, written)])
 
     def _lanes_now(self) -> dict[str, Tensor]:
         fields = self.lanes._state.fields
@@ -140,15 +144,16 @@ class LaneOptimizer(Optimizer):
         return found
 
     def _state_of(self, param: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[param] if names else {}
+        """Return the states of a parameter; another dict where some had to be made."""
+        state: dict[str, Tensor] = self.state.get(param, {}) if names else {}
+        made = {
+            name: torch.zeros_like(param, dtype=_state_dtype(param), requires_grad=False)
+            for name in names
+            if name not in state
+        }
         if names and "step" not in state:
-            state["step"] = torch.zeros(len(param), dtype=torch.float32, device=param.device)
-        for name in names:
-            if name not in state:
-                state[name] = torch.zeros_like(
-                    param, dtype=_state_dtype(param), requires_grad=False
-                )
-        return state
+            made["step"] = torch.zeros(len(param), dtype=torch.float32, device=param.device)
+        return {**state, **made} if made else state
 
     # -- lanes ------------------------------------------------------------------------------------
 
@@ -173,9 +178,13 @@ class LaneOptimizer(Optimizer):
         exist.
         """
         mask = chosen("lanes", lanes, len(self.lanes), self.lanes.device).mask
-        for state in self.state.values():
-            for tensor in state.values():
-                tensor.masked_fill_(mask.view(-1, *[1] * (tensor.ndim - 1)), 0)
+        _core.call_each(
+            [
+                partial(tensor.masked_fill_, mask.view(-1, *[1] * (tensor.ndim - 1)), 0)
+                for state in self.state.values()
+                for tensor in state.values()
+            ]
+        )
 
     # -- groups -----------------------------------------------------------------------------------
 
@@ -235,7 +244,7 @@ class LaneOptimizer(Optimizer):
             self.register_load_state_dict_pre_hook(lambda _, saved: given.append(saved)),
             # torch has cast states to the parameters' type by now: the first hook afterwards
             self.register_load_state_dict_post_hook(
-                lambda _: self._restore(given[0]), prepend=True
+                lambda _: self._restore(given[-1]), prepend=True
             ),
         )
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from ..lanes.inputs import one_metric
 from ..lanes.readable import kind_of
 from ..lanes.table import SETTINGS
 from ..lanes.values import checked
+from ..lanes.writes import Write
 from .fields import GATE, IN_CORE, KEYS, Field, as_dict, checked_field, set_gate
 from .optimizers import rates_of
 
@@ -43,7 +44,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
       once for each group. The floor is that of the first of them.
     - A string is no metric, where torch parses it.
     - The core compares metrics: a subclass that overrides ``_is_better`` has no effect. One that
-      overrides ``_reduce_lr`` does.
+      overrides ``_reduce_lr`` does; if that raises, the step is taken back.
 
     Args:
         optimizer: Whose rates are lowered; floats stay floats, tensors are written in place.
@@ -126,14 +127,40 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             lane.step(one_metric(metrics), groups, self._last_lr, self, epoch)
 
     def _finish_step(self, left: int, epoch: int | None) -> None:
-        """Do what the core leaves to Python: cuts of other rates than floats, new snapshots."""
-        if epoch is not None:
-            self.last_epoch = epoch
-        if left & _core.FIRED:
-            self._reduce_lr(self.last_epoch)
-            self._lane.cool()
-        if left:
-            self._last_lr = rates_of(self.optimizer.param_groups)
+        """Do what the core leaves to Python: cuts of other rates than floats, new snapshots.
+
+        All is prepared, and then done at once.
+        """
+        groups, lane = self.optimizer.param_groups, self._lane
+        counted: list[Write] = (
+            [] if epoch is None else [partial(setattr, lane, "last_epoch", epoch)]
+        )
+        if not left:
+            _core.call_each(counted)
+        elif not left & _core.FIRED:
+            rates = partial(setattr, self, "_last_lr", rates_of(groups))
+            _core.call_each([lane.swap, *counted, rates])
+        elif self._lacks_floors():  # torch's error comes after what a step counts
+            _core.call_each([lane.swap, *counted])
+            self._reduce_lr(lane.last_epoch)
+        elif getattr(self._reduce_lr, "__func__", None) is _OWN_CUT:
+            writes, lowered = self._cut()
+            rates = partial(setattr, self, "_last_lr", lowered)
+            _core.call_each([*writes, lane.swap, *counted, lane.cool, rates])
+        else:
+            self._finish_by_other(counted)
+
+    def _finish_by_other(self, counted: list[Write]) -> None:
+        """Let a subclass cut, which may look at what a step counts, or raise."""
+        lane = self._lane
+        try:
+            _core.call_each([lane.swap, *counted])
+            self._reduce_lr(lane.last_epoch)
+            rates = rates_of(self.optimizer.param_groups)
+        except BaseException:
+            lane.swap()
+            raise
+        _core.call_each([lane.cool, partial(setattr, self, "_last_lr", rates)])
 
     @property
     def _agreement(self) -> Agreement | None:
@@ -151,27 +178,43 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         return State(tensors, lambda name, i: f"{name}[{i}]" if name in lists else name)
 
     def _reduce_lr(self, epoch: int) -> None:
-        groups = self.optimizer.param_groups
-        if len(groups) != len(self.min_lrs):
-            if self.default_min_lr is None:
+        _core.call_each(self._cut()[0])
+
+    def _cut(self) -> tuple[list[Write], list[Any]]:
+        """Return what cuts every rate when called, and the rates as they are then."""
+        groups, floors = self.optimizer.param_groups, self.min_lrs
+        writes: list[Write] = []
+        if len(groups) != len(floors):
+            if self._lacks_floors():
                 raise RuntimeError(
                     f"The number of param groups in the `optimizer` ({len(groups)}) differs from "
                     f"when `ReduceLROnPlateau` was initialized ({len(self.min_lrs)}), usually due "
                     "to a new param group being added to the optimizer. Please modify the "
                     "`min_lrs` field to match the length of the `optimizer` param groups."
                 )
-            self.min_lrs = [self.default_min_lr] * len(groups)
-        seen: set[int] = set()
-        for group, min_lr in zip(groups, self.min_lrs, strict=True):
+            floors = [self.default_min_lr] * len(groups)
+            writes.append(partial(self.__dict__.__setitem__, "min_lrs", floors))
+        lowered: dict[int, Any] = {}  # by the group, or the tensor, which groups may share
+        for group, min_lr in zip(groups, floors, strict=True):
             rate = group["lr"]
             if not isinstance(rate, Tensor):
-                group["lr"] = self._lowered(rate, min_lr)
-            elif id(rate) not in seen:
-                seen.add(id(rate))
+                lowered[id(group)] = self._lowered(lowered.get(id(group), rate), min_lr)
+                writes.append(partial(group.__setitem__, "lr", lowered[id(group)]))
+            elif id(rate) not in lowered:
                 old = float(rate)
                 new = self._lowered(old, min_lr)
+                lowered[id(rate)] = rate.clone() if new == old else torch.full_like(rate, new)
                 if new != old:
-                    rate.fill_(new)
+                    writes.append(partial(rate.fill_, new))
+        return writes, [
+            lowered[id(rate)].clone() if isinstance(rate, Tensor) else lowered[id(group)]
+            for group in groups
+            for rate in (group["lr"],)
+        ]
+
+    def _lacks_floors(self) -> bool:
+        """Whether there are groups that have no floor."""
+        return self.default_min_lr is None and len(self.optimizer.param_groups) != len(self.min_lrs)
 
     def _lowered(self, rate: float, min_lr: float) -> float:
         lowered = _core.cut(rate, self.factor, min_lr, self.eps)
@@ -240,9 +283,11 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         mine = isinstance(name, str) and hasattr(type(self), name)
         return mine and not hasattr(ReduceLROnPlateau, str(name))
 
-    def _take(self, attributes: dict[str, Any]) -> None:
+    def _take(self, attributes: dict[str, Any], also: Sequence[Write] = ()) -> None:
+        """Take over what a state brings, and do what else is to be written, all at once."""
         lane = attributes.pop("_lane")
-        _core.call_each([partial(self._lane.take, lane), partial(self.__dict__.update, attributes)])
+        become = [partial(self._lane.take, lane), partial(self.__dict__.update, attributes)]
+        _core.call_each([*become, *also])
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"optimizer": self.optimizer, "_agreement": self._agreement}

@@ -1,16 +1,31 @@
-"""Which tensors of an optimizer have a row for each lane, and how rows are moved."""
+"""Which tensors of an optimizer have a row for each lane, and how rows are moved.
+
+A move is prepared, with all memory that it takes, and then done by a call that takes none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..lanes.selection import Chosen
+from ..lanes.writes import Write
 
-__all__ = ["across", "append_rows", "fill", "keep_rows", "options_of", "state_rows"]
+__all__ = [
+    "across",
+    "appending",
+    "copying_rows",
+    "filling",
+    "keeping",
+    "options_of",
+    "state_rows",
+]
+
+_SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]  # tensor.data = other
 
 
 def state_rows(optimizer: Optimizer) -> Iterator[tuple[Tensor, str, Tensor]]:
@@ -48,23 +63,25 @@ def across(values: Tensor, tensor: Tensor) -> Tensor:
     return values.view(-1, *[1] * (tensor.ndim - 1))
 
 
-def fill(which: Chosen, tensor: Tensor, rows: Tensor | None = None) -> None:
-    """Write new rows, as many as were named, to the chosen lanes; 0 unless told."""
-    mask = across(which.mask, tensor)
+def filling(which: Chosen, tensor: Tensor, rows: Tensor | None = None) -> Write:
+    """Return what writes new rows, as many as were named, to the chosen lanes; 0 unless told."""
+    mask, target = across(which.mask, tensor), tensor.detach()
     if rows is None:
-        tensor.detach().masked_fill_(mask, 0)
-    else:
-        target = tensor.detach()
-        torch.where(mask, which.spread(rows), target, out=target)
+        return partial(target.masked_fill_, mask, 0)
+    return partial(torch.where, mask, which.spread(rows), target, out=target)
 
 
-def keep_rows(tensors: Iterable[Tensor], numbers: Tensor) -> None:
-    """Make tensors of fewer rows of themselves: the same objects, of other memory."""
-    for tensor, kept in [(each, each.detach()[numbers]) for each in tensors]:
-        tensor.data = kept
+def copying_rows(tensor: Tensor, come_from: Tensor, to: Tensor) -> Write:
+    """Return what writes some rows to where others are."""
+    target = tensor.detach()
+    return partial(target.index_copy_, 0, to, target.index_select(0, come_from))
 
 
-def append_rows(added: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Make tensors longer: the same objects, of other memory."""
-    for tensor, joined in [(each, torch.cat([each.detach(), rows])) for each, rows in added]:
-        tensor.data = joined
+def keeping(tensor: Tensor, numbers: Tensor) -> Write:
+    """Return what makes a tensor one of fewer rows: the same object, of other memory."""
+    return partial(_SET_DATA, tensor, tensor.detach()[numbers])
+
+
+def appending(tensor: Tensor, rows: Tensor) -> Write:
+    """Return what makes a tensor longer: the same object, of other memory."""
+    return partial(_SET_DATA, tensor, torch.cat([tensor.detach(), rows]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from ..lanes.readable import kind_of
 from ..lanes.table import RATE, SETTINGS
 from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, checked
+from ..lanes.writes import Write
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rate, items_of
 from .hooks import call_after_load
 from .optimizers import checked_optimizers, rates_of
 from .plateau import ReduceLROnPlateau
-from .scales import Plateau, Scales, optimizers_of, take_over_lanes
+from .scales import Plateau, Scales, as_before_on_error, optimizers_of, take_over_lanes
 from .schedules import check_schedule, restored_on_error
 
 __all__ = ["Composed"]
@@ -54,6 +56,8 @@ class Composed(TorchPlateau):
             counts from the next step on.
     """
 
+    _stepping = False  # the schedules', whose rates in the groups are not scaled then
+
     def __init__(self, schedules: list[LRScheduler], plateau: Plateau) -> None:
         # torch's constructor is not called: the plateau has its attributes.
         self.schedules, self.plateau = schedules, plateau
@@ -63,16 +67,17 @@ class Composed(TorchPlateau):
         self._plain: list[Any] = [
             each if isinstance(each, Tensor) else float(each) for each in rates_of(groups)
         ]
-        if isinstance(plateau, BatchedReduceLROnPlateau):  # its tensors become the scales
-            self._rates: list[Any] = rates_of(groups)
-            self._floors = take_over_lanes(plateau)
-        else:
-            self._rates = [group["lr"] for group in groups]
-            self._floors = checked(SETTINGS["min_lr"], plateau.min_lrs, len(groups)).tolist()
-            plateau.optimizer = Scales(1)
-            plateau.min_lrs, plateau.default_min_lr = [0.0], 0.0
         self._seen = self._fingerprints()
-        self._attach()
+        with as_before_on_error(plateau):
+            if isinstance(plateau, BatchedReduceLROnPlateau):  # its tensors become the scales
+                self._rates: list[Any] = rates_of(groups)
+                self._floors = take_over_lanes(plateau)
+            else:
+                self._rates = [group["lr"] for group in groups]
+                self._floors = checked(SETTINGS["min_lr"], plateau.min_lrs, len(groups)).tolist()
+                plateau.optimizer = Scales(1)
+                plateau.min_lrs, plateau.default_min_lr = [0.0], 0.0
+            self._attach()
 
     def step(  # type: ignore[override]
         self, metrics: Any, epoch: int | None = None, *, active: Any = None
@@ -127,17 +132,17 @@ class Composed(TorchPlateau):
         and RuntimeError, with nothing changed, if one was stepped or loaded by itself.
         """
         self._check()
-        groups = self._groups()
-        for group, plain in zip(groups, self._plain, strict=True):
-            group["lr"] = plain
+        _core.put_rates(self._groups(), self._plain, self, {"_stepping": True})
         try:
             for schedule in self.schedules:
                 schedule.step(*args)
         finally:
-            for i, group in enumerate(groups):
-                self._set_plain(i, group["lr"])
-            self._seen = self._fingerprints()
+            self._note_steps()
             self._write()
+
+    def _note_steps(self) -> None:
+        """Take the schedules' new rates; where that was interrupted, the next call does it."""
+        _core.call_each(self._noting([group["lr"] for group in self._groups()]))
 
     @property
     def scale(self) -> float | Tensor:
@@ -200,16 +205,17 @@ class Composed(TorchPlateau):
             own = rates.tolist()[first : first + len(schedule.optimizer.param_groups)]
             check_schedule(schedule, state, own, f"{label}[{i}]")
             first += len(own)
-        with restored_on_error(self.schedules):
+        with restored_on_error(self.schedules) as done:
             for schedule, state in zip(self.schedules, states, strict=True):
                 schedule.load_state_dict(copy.deepcopy(state))
-            self.plateau._take(plateau)
-        if isinstance(self.plateau, ReduceLROnPlateau):
-            self.plateau.optimizer.param_groups[0]["lr"] = scale.item()
-        for i, rate in enumerate(plain):
-            self._set_plain(i, rate)
-        self._floors = floors
-        self._seen = self._fingerprints()
+            writes: list[Write] = self._noting(plain)
+            writes.append(partial(self.__dict__.__setitem__, "_floors", floors))
+            if isinstance(self.plateau, ReduceLROnPlateau):
+                group = self.plateau.optimizer.param_groups[0]
+                writes.append(partial(group.__setitem__, "lr", scale.item()))
+            self.plateau._take(plateau, [*writes, partial(done.append, True)])
+        if isinstance(self.plateau, BatchedReduceLROnPlateau):
+            self.plateau._publish()
         self._write()
 
     # -- rates ------------------------------------------------------------------------------------
@@ -217,19 +223,23 @@ class Composed(TorchPlateau):
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
-    def _set_plain(self, i: int, rate: Any) -> None:
-        """Note the schedule's own rate of a group; what was a tensor stays that tensor."""
-        plain = self._plain[i]
-        if not isinstance(plain, Tensor):
-            self._plain[i] = float(rate)
-        elif rate is not plain:
-            plain.copy_(torch.as_tensor(rate).reshape(plain.shape))
+    def _noting(self, rates: list[Any]) -> list[Write]:
+        """Return what notes the schedules' own rates; what was a tensor stays that tensor."""
+        plain: list[Any] = []
+        writes: list[Write] = []
+        for was, rate in zip(self._plain, rates, strict=True):
+            plain.append(was if isinstance(was, Tensor) else float(rate))
+            if isinstance(was, Tensor) and rate is not was:
+                writes.append(partial(was.copy_, torch.as_tensor(rate).reshape(was.shape)))
+        noted = {"_plain": plain, "_seen": self._fingerprints(), "_stepping": False}
+        return [*writes, partial(self.__dict__.update, noted)]
 
     def _scales(self) -> list[Any]:
         """The scale of each group, where its rate is."""
         if isinstance(self.plateau, BatchedReduceLROnPlateau):
-            scales, by_group = self.plateau.lanes.lr_master, self.plateau._own.by_group
-            return by_group(scales.tolist() if self.plateau.publish == "float" else scales.unbind())
+            lanes, by_group = self.plateau.lanes, self.plateau._own.by_group
+            floats = self.plateau.publish == "float"
+            return by_group(lanes._core.rates() if floats else lanes.lr_master.unbind())
         return [self.scale] * len(self._plain)
 
     @torch.no_grad()
@@ -250,6 +260,8 @@ class Composed(TorchPlateau):
         return [getattr(schedule, "_last_lr", None) for schedule in self.schedules]
 
     def _check(self) -> None:
+        if self._stepping:
+            self._note_steps()
         for i, (seen, now) in enumerate(zip(self._seen, self._fingerprints(), strict=True)):
             if now is not seen:
                 raise RuntimeError(

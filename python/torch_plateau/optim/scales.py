@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.optim import SGD, Optimizer
 
+from .. import _core
 from .batched import BatchedReduceLROnPlateau
 from .plateau import ReduceLROnPlateau
 
-__all__ = ["Plateau", "Scales", "optimizers_of", "take_over_lanes"]
+__all__ = ["Plateau", "Scales", "as_before_on_error", "optimizers_of", "take_over_lanes"]
 
 Plateau = ReduceLROnPlateau | BatchedReduceLROnPlateau
 
@@ -26,6 +30,30 @@ def optimizers_of(plateau: Plateau) -> list[Optimizer]:
     if isinstance(plateau, BatchedReduceLROnPlateau):
         return plateau._optimizers
     return [plateau.optimizer]
+
+
+@contextmanager
+def as_before_on_error(plateau: Plateau) -> Iterator[None]:
+    """Make a plateau, and the rates that it lowers, what they were before if the block raises."""
+    groups = [group for each in optimizers_of(plateau) for group in each.param_groups]
+    rates, attributes = [group["lr"] for group in groups], dict(plateau.__dict__)
+    if isinstance(plateau, BatchedReduceLROnPlateau):
+        own, hooks = plateau._own, plateau._hooks
+        params, state = own.params, plateau._checked(plateau.state_dict())
+    values = [rate.clone() if isinstance(rate, torch.Tensor) else None for rate in rates]
+    try:
+        yield
+    except BaseException:
+        if isinstance(plateau, BatchedReduceLROnPlateau):
+            own.params = params
+            for hook in hooks:
+                hook.add(plateau)
+            plateau._take(state)
+        for rate, value in zip(rates, values, strict=True):
+            if value is not None:
+                rate.copy_(value)
+        _core.put_rates(groups, rates, plateau, attributes)
+        raise
 
 
 def take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -14,13 +15,15 @@ from .. import _core
 from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import kind_of
 from ..lanes.selection import Which, chosen, last_of, numbers_of
+from ..lanes.settings import check_names
 from ..lanes.table import whole_number
 from ..lanes.turns import in_turn
 from ..lanes.values import shown
+from ..lanes.writes import Write
 from .best import LaneBest
 from .lane_lr import lane_lr_of
 from .optimizers import unwrapped
-from .rows import across, append_rows, fill, keep_rows, options_of, state_rows
+from .rows import across, appending, copying_rows, filling, keeping, options_of, state_rows
 from .stack_state import load, snapshot
 from .stacked import check_stacked, checked_rows, named_tensors
 
@@ -165,7 +168,8 @@ class LaneStack:
 
         On the CPU this costs a look at each gradient, and a copy of the rows that stay. On a GPU it
         costs a copy of all parameters and states and a pass over them, since nothing waits for the
-        device; call ``optimizer.step()`` where gradients cannot be bad. In place.
+        device; call ``optimizer.step()`` where gradients cannot be bad. In place. An optimizer's
+        step that is interrupted on its way is half taken; lanes that stay are put back even so.
 
         Raises ValueError, with nothing changed, if lanes, parameters and state do not have equally
         many rows any more, and what the optimizer's step does.
@@ -181,16 +185,21 @@ class LaneStack:
         before = {
             key: rows.clone() if which is None else rows[which] for key, rows in self._trained()
         }
-        self._given.step()
-        self._skipped += bad & ~finished
-        for key, rows in self._trained():
-            old = before.get(key)
-            if old is None:  # a state that is new was zero before
-                rows.masked_fill_(across(stay, rows), 0)
-            elif which is None:
-                torch.where(across(stay, rows), old, rows, out=rows)
-            else:
-                rows[which] = old
+        skips = bad & ~finished
+        writes: list[Write] = []
+        try:
+            self._given.step()
+            writes.append(partial(self._skipped.add_, skips))
+        finally:  # also where that failed on its way
+            for key, rows in self._trained():
+                old = before.get(key)
+                if old is None:  # a state that is new was zero before
+                    writes.append(partial(rows.masked_fill_, across(stay, rows), 0))
+                elif which is None:
+                    writes.append(partial(torch.where, across(stay, rows), old, rows, out=rows))
+                else:
+                    writes.append(partial(rows.index_copy_, 0, which, old))
+            _core.call_each(writes)
 
     def _asks_host(self) -> bool:
         """Return whether it costs nothing to know which lanes stay."""
@@ -230,13 +239,14 @@ class LaneStack:
         Raises as :meth:`PlateauLanes.copy_lanes` does, with nothing changed.
         """
         rows, n, device = self._rows(), len(self), self.lanes.device
-        self.lanes.copy_lanes(src, dst)
-        to = numbers_of("dst", dst, n, device)
-        come_from = numbers_of("src", src, n, device).expand(len(to))
-        come_from = last_of(to, n).spread(come_from)[to]  # the same for a lane named twice
-        for tensor in rows:
-            target = tensor.detach()
-            target.index_copy_(0, to, target.index_select(0, come_from))
+
+        def writes() -> list[Write]:
+            to = numbers_of("dst", dst, n, device)
+            come_from = numbers_of("src", src, n, device).expand(len(to))
+            come_from = last_of(to, n).spread(come_from)[to]  # the same for a lane named twice
+            return [copying_rows(tensor, come_from, to) for tensor in rows]
+
+        self.lanes._change(self.lanes._copied(src, dst), also=writes)
 
     @torch.no_grad()
     @in_turn
@@ -252,8 +262,9 @@ class LaneStack:
         rows = self._rows()
         mask = chosen("lanes", lanes, len(self), self.lanes.device).mask
         numbers = mask.nonzero().flatten()
-        self.lanes.remove(~mask)
-        keep_rows(rows, numbers)
+        self.lanes._change(
+            self.lanes._without(~mask), False, lambda: [keeping(each, numbers) for each in rows]
+        )
         return numbers
 
     @torch.no_grad()
@@ -282,13 +293,14 @@ class LaneStack:
         self._rows()
         which = chosen("lanes", lanes, len(self), self.lanes.device)
         new = self._checked_models(params, buffers, which.size)
-        self.lanes.reset(lanes)
-        for tensor, rows in new:
-            fill(which, tensor, rows)
-        for tensor in (*self._gradients(), *self._forgotten()):
-            fill(which, tensor)
-        if self.best is not None:
-            self.best.reset(lanes)
+        self.lanes._change(
+            self.lanes._anew(lanes),
+            also=lambda: [
+                *(filling(which, tensor, rows) for tensor, rows in new),
+                *(filling(which, tensor) for tensor in (*self._gradients(), *self._forgotten())),
+                *([] if self.best is None else self.best._anew(lanes)),
+            ],
+        )
 
     @torch.no_grad()
     @in_turn
@@ -303,11 +315,13 @@ class LaneStack:
         """
         self._rows()
         which = chosen("lanes", lanes, len(self), self.lanes.device)
-        self.lanes.reset(lanes)
-        for tensor in self._forgotten():
-            fill(which, tensor)
-        if self.best is not None:
-            self.best.reset(lanes)
+        self.lanes._change(
+            self.lanes._anew(lanes),
+            also=lambda: [
+                *(filling(which, tensor) for tensor in self._forgotten()),
+                *([] if self.best is None else self.best._anew(lanes)),
+            ],
+        )
 
     @torch.no_grad()
     @in_turn
@@ -346,8 +360,12 @@ class LaneStack:
             added.append((tensor, tensor.new_zeros(k, *tensor.shape[1:])))
         for option in options_of(self.optimizer, len(self)):
             added.append((option, option[-1:].expand(k)))
-        self.lanes.append(k, lr, **settings)
-        append_rows(added)
+        check_names("append", settings)
+        self.lanes._change(
+            self.lanes._appended(k, lr, None, settings),
+            False,
+            lambda: [appending(tensor, rows) for tensor, rows in added],
+        )
 
     # -- one lane, and all of them ----------------------------------------------------------------
 

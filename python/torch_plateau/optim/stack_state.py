@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..lanes.readable import check_readable
+from ..lanes.readable import check_readable, is_out_of_memory
 from ..lanes.saved import restored
 from ..lanes.table import STATE
 from ..lanes.values import check_keys, checked
+from ..lanes.writes import Write
 from .fields import as_dict, items_of
 from .rows import state_rows
 from .stacked import check_like, named_tensors
@@ -42,43 +45,51 @@ def load(stack: LaneStack, given: Any) -> None:
     """Restore a snapshot, as ``LaneStack.load_state_dict`` documents."""
     check_keys("state_dict", given, _KEYS)
     lanes, state = stack.lanes, stack.lanes._state
-    restored(given["lanes"], state.n, lanes.groups, state.capacity, lanes.dtype, lanes.device)
+    new = restored(given["lanes"], state.n, state.groups, state.capacity, lanes.dtype, lanes.device)
     if (given["best"] is None) != (stack.best is None):
         raise ValueError(
             f"state_dict['best']: expected {'one' if stack.best else 'None'}, as this stack has, "
             "got the other"
         )
-    if stack.best is not None:
-        stack.best._checked(given["best"])
-    writes = [
-        pair
+    writes: list[Write] = [] if stack.best is None else stack.best._restoring(given["best"])
+    writes += [
+        copy
         for label, own in (("params", stack.params), ("buffers", stack.buffers))
-        for pair in _checked(f"state_dict[{label!r}]", given[label], own)
+        for copy in _copies(f"state_dict[{label!r}]", given[label], own)
     ]
     row = STATE["num_steps"]
     skipped = checked(
         row, given["skipped"], len(stack), scalar=False, label="state_dict['skipped']"
     )
-    _load_optimizer(stack.optimizer, given["optimizer"])
-    for tensor, value in writes:
-        tensor.detach().copy_(value)
-    stack._skipped.copy_(skipped)
-    if stack.best is not None:
-        stack.best.load_state_dict(given["best"])
-    lanes.load_state_dict(given["lanes"])
+    writes.append(partial(stack._skipped.copy_, skipped))
+    with _restored_on_error(stack.optimizer) as done:
+        _load_optimizer(stack.optimizer, given["optimizer"])
+        lanes._change(lambda _: new, also=lambda: [*writes, partial(done.append, True)])
 
 
-def _checked(label: str, given: Any, own: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+@contextmanager
+def _restored_on_error(optimizer: Optimizer) -> Iterator[list[bool]]:
+    """Give an optimizer its state back if the block raises before it filled this list."""
+    before, done = (optimizer.state, optimizer.param_groups), list[bool]()
+    try:
+        yield done
+    except BaseException:
+        if not done:
+            optimizer.state, optimizer.param_groups = before
+        raise
+
+
+def _copies(label: str, given: Any, own: Mapping[str, Tensor]) -> list[Write]:
+    """Return what writes the given values into the stack's own tensors."""
     found = named_tensors(label, as_dict(label, given))
     check_keys(label, found, own)
     for name, tensor in own.items():
         check_like(f"{label}[{name!r}]", found[name], tensor)
-    return [(tensor, found[name]) for name, tensor in own.items()]
+    return [partial(tensor.detach().copy_, found[name]) for name, tensor in own.items()]
 
 
 def _load_optimizer(optimizer: Optimizer, given: Any) -> None:
-    """Load an optimizer's state; whatever goes wrong, it is then as it was."""
-    before = optimizer.state, optimizer.param_groups
+    """Load an optimizer's state; raises KeyError, TypeError or ValueError where that fails."""
     label = "state_dict['optimizer']"
     try:
         check_keys(label, given, ("state", "param_groups"))
@@ -89,13 +100,10 @@ def _load_optimizer(optimizer: Optimizer, given: Any) -> None:
             as_dict(f"{label}['state'][{param!r}]", values)
         optimizer.load_state_dict(_cloned(given, label))
         list(state_rows(optimizer))
-    except BaseException as error:
-        optimizer.state, optimizer.param_groups = before
-        if isinstance(error, Exception) and not isinstance(
-            error, (KeyError, TypeError, ValueError)
-        ):
-            raise ValueError(f"{label}: cannot load this: {error}") from error
-        raise
+    except Exception as error:
+        if isinstance(error, (KeyError, TypeError, ValueError)) or is_out_of_memory(error):
+            raise
+        raise ValueError(f"{label}: cannot load this: {error}") from error
 
 
 def _cloned(value: Any, label: str) -> Any:
