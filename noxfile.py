@@ -185,6 +185,15 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Try a fault at every point of every call, and a million steps of each class for growth."""
+    install(session, ".")
+    for kind in ("full", "interrupts"):
+        session.run("python", "tests/test_faults.py", kind)
+    session.run("python", "tests/growth.py")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure all that needs neither a GPU nor an older version, and write the tables."""
     install(session, ".", "numpy", "jax", "optax")
