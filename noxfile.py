@@ -5,7 +5,9 @@
 # ///
 """One session a chore; nox --list names them."""
 
+import os
 import pathlib
+import platform
 import re
 import shutil
 import tempfile
@@ -108,6 +110,100 @@ def cpp(session: nox.Session) -> None:
     kernels = any(pathlib.Path("build/cpp").rglob("step.cu.o"))
     session.log("CUDA sources compiled" if kernels else "NO nvcc: CUDA sources were NOT compiled")
     session.run("ctest", "--test-dir", "build/cpp", "--output-on-failure", "--parallel", "2")
+
+
+# What each is compiled with, its runtime, and the environment to run in. Leaks are looked for in
+# the C++ tests alone: Python and torch keep much until the end.
+CHECKERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "address": (
+        "-fsanitize=address,undefined -fno-sanitize-recover=all",
+        "asan",
+        {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
+    ),
+    "thread": (
+        "-fsanitize=thread",
+        "tsan",
+        {"TSAN_OPTIONS": "exitcode=66"},
+    ),
+    "valgrind": ("", "", {}),
+}
+# The tests of the core and its binding, no trainer's; names of files in tests/.
+SANITIZED = {
+    "address": (
+        "test_lanes test_drop_in test_batched test_life test_life_edges test_moved_memory"
+        " test_replay test_lane_optimizers test_rule_transitions test_two_threads test_bad_input"
+    ),
+    "thread": "test_two_threads",
+    "valgrind": "test_rule_transitions test_life_edges",
+}
+
+
+def runtime_of(session: nox.Session, cxx: str, name: str) -> str:
+    """Return where a compiler has the runtime of a sanitizer, to be loaded before Python."""
+    names = f"lib{name}.so", f"libclang_rt.{name}-{platform.machine()}.so"
+    asked = (
+        session.run(cxx, f"-print-file-name={each}", external=True, silent=True) for each in names
+    )
+    found = [path.strip() for path in asked if path and os.path.isabs(path.strip())]
+    if not found:
+        session.error(f"{cxx} has no lib{name}")
+    return found[0]
+
+
+@nox.session(default=False)
+@nox.parametrize("kind", list(CHECKERS))
+def sanitize(session: nox.Session, kind: str) -> None:
+    """Run tests of the core under ASan and UBSan, TSan or valgrind; by another compiler with CXX.
+
+    With -- --cpp only those with no Python in them, and not the emulated kernels: minutes.
+    """
+    flags, runtime, env = CHECKERS[kind]
+    cxx, ends = (
+        os.environ.get("CXX", "g++"),
+        f"{kind}-{pathlib.Path(os.environ.get('CXX', 'g++')).name}",
+    )
+    compiled = {"CXX": cxx, "CXXFLAGS": f"-O1 -g1 -fno-omit-frame-pointer {flags}"}
+    one_layout = ["setarch", "--addr-no-randomize"] if kind == "thread" else []  # which TSan wants
+    only_cpp = "--cpp" in session.posargs
+    if kind != "valgrind":
+        session.install("-c", "constraints.txt", "cmake", "ninja")
+        build = f"build/{ends}"
+        what = ("-DCMAKE_BUILD_TYPE=Debug", "-DTORCH_PLATEAU_CUDA=OFF")
+        session.run("cmake", "-S", ".", "-B", build, "-G", "Ninja", *what, env=compiled)
+        tests = [f"test_{name}" for name in ("rule", "loops", "reasons", "alike")]
+        tests += [] if only_cpp else ["test_kernel"]
+        session.run("cmake", "--build", build, "--target", *tests)
+        for test in tests:
+            session.run(*one_layout, f"{build}/{test}", env=env, external=True)
+    if only_cpp:
+        return
+    if "clang" in cxx:
+        compiled["CXXFLAGS"] += " -shared-libsan"
+    settings = ("-C", f"build-dir=build/{ends}-module", "-C", "cmake.build-type=Debug")
+    session.env["TORCH_PLATEAU_CUDA"] = "OFF"
+    session.install(
+        "-c", "constraints.txt", "torch", "pytest", "hypothesis", "numpy", "cmake", "ninja"
+    )
+    session.install("--no-deps", "--force-reinstall", *settings, ".", env=compiled)
+    env = {**env, "PYTHONMALLOC": "malloc"}
+    command = ["python", "-m", "pytest", "-p", "no:cacheprovider", *session.posargs]
+    if kind == "valgrind":
+        log = pathlib.Path(session.create_tmp(), "valgrind.log").resolve()
+        command = ["valgrind", "--leak-check=no", f"--log-file={log}", *command]
+    else:
+        loaded = [runtime_of(session, cxx, runtime)]
+        if kind == "thread":
+            team = f"{session.create_tmp()}/libteam.so"
+            build = ("-shared", "-fPIC", "-O1", "-g1", flags, "tests/sanitize/team.cpp", "-o", team)
+            shared = ("-shared-libsan",) if "clang" in cxx else ()
+            session.run(cxx, *build, *shared, external=True)
+            loaded.append(team)
+        loaded.append(runtime_of(session, cxx, "stdc++"))  # or C++ exceptions of torch end it
+        env["LD_PRELOAD"] = " ".join(loaded)
+    files = [f"tests/{name}.py" for name in SANITIZED[kind].split()]
+    session.run(*one_layout, *command, *files, env=env, external=True)
+    if kind == "valgrind" and "plateau::" in log.read_text():  # what Python and torch do is theirs
+        session.error(f"valgrind reports frames of the core: {log}")
 
 
 @nox.session(default=False)

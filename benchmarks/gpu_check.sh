@@ -158,7 +158,7 @@ if [ -z "$sanitizer" ] && nvcc=$(command -v nvcc); then
   beside=$(dirname "$(readlink -f "$nvcc")")/compute-sanitizer
   if [ -x "$beside" ]; then sanitizer=$beside; fi
 fi
-for tool in memcheck racecheck; do
+for tool in memcheck racecheck initcheck synccheck; do
   if [ -z "$sanitizer" ]; then
     absent "$tool" "compute-sanitizer is not installed"
   elif ! passed kernel_device; then

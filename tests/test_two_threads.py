@@ -136,6 +136,29 @@ def test_a_snapshot_of_lanes_is_of_whole_steps(n):
         assert bad == state.get("num_steps", bad + 1) - 1
 
 
+@pytest.mark.parametrize("n", [100, 20_000])
+def test_lanes_are_stepped_beside_all_that_changes_them(n):
+    lanes = PlateauLanes(n, 0.1, patience=10**6)
+    states = [lanes.state_dict(), PlateauLanes(n, 0.1, patience=[3] * n).state_dict()]
+    metrics = {size: torch.rand(size) for size in range(n, n + 3)}
+
+    def step():
+        try:
+            lanes.step(metrics[len(lanes)])
+        except ValueError as error:  # another thread was between len() and step()
+            assert "metrics: expected shape" in str(error)
+
+    def change():
+        lanes.append(2, 0.1)
+        lanes.remove([0, 1])
+        for state in states:
+            lanes.load_state_dict(state)
+        lanes.set_lanes([0, n - 1], patience=5, lr=0.1)
+
+    beside(step, step, change)
+    assert len(lanes.lr) == len(lanes.best) == len(lanes.num_bad_epochs) == n
+
+
 @pytest.mark.parametrize("n", [3, 20_000])
 def test_a_callback_is_told_of_the_lanes_of_its_own_step(n):
     told = []
