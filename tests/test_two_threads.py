@@ -146,7 +146,8 @@ def test_lanes_are_stepped_beside_all_that_changes_them(n):
         try:
             lanes.step(metrics[len(lanes)])
         except ValueError as error:  # another thread was between len() and step()
-            assert "metrics: expected shape" in str(error)
+            if "metrics: expected shape" not in str(error):
+                raise
 
     def change():
         lanes.append(2, 0.1)
