@@ -87,13 +87,13 @@ def imbalanced() -> Figure:
     """Accuracy and recall of two runs, with what always saying no would have."""
     page = names_of("metrics.md")
     [axis] = panels()
-    for name, run, color in (("plain", "plain", BLUE), ("weighed", "weighed", ORANGE)):
+    for name, run, color in (("plain", "plain", BLUE), ("weighted", "weighted", ORANGE)):
         for score, style in (("accuracy", "-"), ("recall", (0, (6, 2)))):
             values = page[run][score]
             axis.plot(epochs(values), values, color=color, linestyle=style)
         axis.text(101, page[run]["recall"][-1], f"recall, {name}", color=color, va="center")
     axis.text(101, 1.0, "accuracy, plain", color=BLUE, va="center")
-    axis.text(101, 0.93, "accuracy, weighed", color=ORANGE, va="center")
+    axis.text(101, 0.93, "accuracy, weighted", color=ORANGE, va="center")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set(xlabel="training step", xlim=(1, 128), xticks=range(0, 101, 20), ylim=(0, 1.03))
     return axis.figure
