@@ -1,8 +1,9 @@
 """docs/errors.md has the words of the source: all it lists is raised, and all that needs it listed.
 
-A message of the page is held against templates: the strings in the source, where what is put into
-them may be anything. Messages of the form ``name: expected ...`` explain themselves; all others
-that are raised, warned of or printed by a command that stops must be on the page.
+A message of the page is held against templates: the strings in the source, in which the page has
+three dots, or one word, for what is put into them. Messages of the form ``name: expected ...``
+explain themselves; all others that are raised, warned of or printed by a command that stops must
+be on the page.
 """
 
 import ast
@@ -17,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "errors.md"
 SOURCES = sorted((ROOT / "python" / "torch_plateau").rglob("*.py"))
 ANYTHING = "\0"
-SELF_EXPLAINING = re.compile(r"[^ ]*: expected ")
+SELF_EXPLAINING = re.compile(r"[^ ]*: expected |\0, got shape ")
+PUT_IN = r"(?:\.\.\.|\S*)"  # what a page may show of a value: three dots, or one word of it
 CALLS = ("warn", "stop")
 # Not for users of the package: abstract methods, the benchmarks' own checks, the end of a command.
 ELSEWHERE = {"NotImplementedError", "DifferenceError", "SystemExit", "Exit"}
@@ -44,7 +46,7 @@ def fits(message, template):
     parts = template.split(ANYTHING)
     if not all(part in message for part in parts):
         return False
-    return re.fullmatch(".*".join(map(re.escape, parts)), message, re.DOTALL) is not None
+    return re.fullmatch(PUT_IN.join(map(re.escape, parts)), message) is not None
 
 
 @cache
@@ -78,8 +80,8 @@ def raised():
 
 @cache
 def tables():
-    """The rows of the page's tables: of each the text of the first cell's code, by its header."""
-    rows, header, first, cells = {}, None, None, 0
+    """The rows of the page's tables: of each the code in the first cell, by its header."""
+    rows, header, cells = {}, None, 0
     for token in MarkdownIt().enable("table").parse(PAGE.read_text(encoding="utf-8")):
         if token.type == "thead_open":
             header = None
@@ -91,9 +93,7 @@ def tables():
                 header = token.content
             elif cells == 1:
                 code = [each.content for each in token.children if each.type == "code_inline"]
-                if code:
-                    first = code[0]
-                    rows.setdefault(header, []).append(first)
+                rows.setdefault(header, []).extend(code)
     return rows
 
 
