@@ -123,7 +123,11 @@ class Lane:
         epoch: typing.Any,
     ) -> bool:
         """
-        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. What is left then, FIRED and RATES_CHANGED bits, and an `epoch`, if any, are for `plateau._finish_step`, during which no other thread steps. False, and nothing changed, if the metric cannot be read in place.
+        Take one metric. Where a cut is due, the groups of `plateau` are plain dicts with float rates and its `_reduce_lr` is that of this lane, cut them and set its `_last_lr`. What is left then, FIRED and RATES_CHANGED bits, and an `epoch`, if any, are for `plateau._finish_step`, during which no other thread steps; the step waits until swap() where there are such bits. False, and nothing changed, if the metric cannot be read in place.
+        """
+    def swap(self) -> None:
+        """
+        Take the step that waits, or take that back.
         """
     def take(self, other: Lane) -> None:
         """
