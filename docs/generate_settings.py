@@ -45,7 +45,8 @@ INTRODUCTION = """\
 # Settings
 
 Generated from `csrc/plateau/settings.hpp` by `nox -s stubs`. Each is one value for all lanes or has
-one per lane (`min_lr` and `max_lr`: one per lane or per group; `rule`: one for all). "Parts" says
+one per lane (`min_lr` and `max_lr`: one per lane or per group, per group where these are as many;
+`rule`: one for all). "Parts" says
 with which values a step needs more passes over the lanes than the plain one has.
 
 | name | unless told | may be | parts | what it does |

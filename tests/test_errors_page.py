@@ -21,8 +21,12 @@ ANYTHING = "\0"
 SELF_EXPLAINING = re.compile(r"[^ ]*: expected |\0, got shape ")
 PUT_IN = r"(?:\.\.\.|\S*)"  # what a page may show of a value: three dots, or one word of it
 CALLS = ("warn", "stop")
-# Not for users of the package: abstract methods, the benchmarks' own checks, the end of a command.
-ELSEWHERE = {"NotImplementedError", "DifferenceError", "SystemExit", "Exit"}
+# Not for users of the package: abstract methods, the benchmarks' own checks, the end of a command,
+# and what becomes another error on its way.
+ELSEWHERE = {
+    *("NotImplementedError", "DifferenceError", "SystemExit", "Exit"),
+    *("UnpicklingError", "_NothingToWriteError"),
+}
 
 
 def template_of(node):

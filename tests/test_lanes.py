@@ -615,3 +615,10 @@ def test_settings_are_the_same_whatever_the_default_dtype(default_dtype, device)
     drop_in.step(1.0)
     drop_in.step(2.0)
     assert drop_in.get_last_lr() == [0.1 * 0.3]
+
+
+def test_floors_are_one_for_each_group_where_groups_are_as_many_as_lanes(device):
+    lanes = PlateauLanes(2, [0.1, 2.0], groups=[0, 2], min_lr=[0.05, 1.5], patience=0, device=device)
+    for _ in range(3):
+        lanes.step(torch.ones(2, device=device))
+    assert lanes.lr_master.tolist() == [0.05, 1.5]

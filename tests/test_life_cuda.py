@@ -109,9 +109,9 @@ class NoCore(contextlib.nullcontext):
     def has_moved(self):
         return False
 
-    def connect(self, *_, copy, copies, owner, names, **__):
-        if copies:
-            copy(*copies)
+    def connect(self, *_, writes, owner, names, **__):
+        for write in writes:
+            write()
         for name, value in names.items():
             setattr(owner, name, value)
 

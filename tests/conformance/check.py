@@ -59,11 +59,12 @@ def arguments(lanes, shared):
     counts = [len(lane.rates) for lane in lanes]
     first = lanes[0].settings
     keywords = {name: [lane.settings[name] for lane in lanes] for name in first}
-    floors = [
-        floor if isinstance(floor, list) else [floor] * count
-        for floor, count in zip(keywords["min_lr"], counts, strict=True)
-    ]
-    keywords["min_lr"] = [floor for each in floors for floor in each]
+    for name in {"max_lr", "min_lr"} & set(first):  # per group, as a plan has no other values there
+        each = [
+            value if isinstance(value, list) else [value] * count
+            for value, count in zip(keywords[name], counts, strict=True)
+        ]
+        keywords[name] = [value for values in each for value in values]
     if shared:
         floor = keywords["min_lr"] if isinstance(first["min_lr"], list) else first["min_lr"]
         keywords = {**first, "min_lr": floor}
