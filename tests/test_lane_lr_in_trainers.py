@@ -323,7 +323,10 @@ def fabrics(optimizer):
 
 def own_accelerates(optimizer):
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # of other tests, on other devices
+    GradientState._reset_state()
     return Accelerator(cpu=True).prepare_optimizer(optimizer)
 
 
