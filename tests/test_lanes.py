@@ -618,7 +618,9 @@ def test_settings_are_the_same_whatever_the_default_dtype(default_dtype, device)
 
 
 def test_floors_are_one_for_each_group_where_groups_are_as_many_as_lanes(device):
-    lanes = PlateauLanes(2, [0.1, 2.0], groups=[0, 2], min_lr=[0.05, 1.5], patience=0, device=device)
+    lanes = PlateauLanes(
+        2, [0.1, 2.0], groups=[0, 2], min_lr=[0.05, 1.5], patience=0, device=device
+    )
     for _ in range(3):
         lanes.step(torch.ones(2, device=device))
     assert lanes.lr_master.tolist() == [0.05, 1.5]

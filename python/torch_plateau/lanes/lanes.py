@@ -73,8 +73,8 @@ class PlateauLanes(Placed):
             the same on all ranks or lanes are this rank's own.
         settings: ``mode``, ``factor``, ``patience`` and the others of torch, and more: see
             :class:`torch_plateau.lanes.keywords.LaneSettings` or docs/settings.md. Each is a number
-            or a word, or has one value per lane, shape ``(n,)`` (``min_lr`` and ``max_lr``: per lane
-            or group; where these are equally many, per group).
+            or a word, or has one value per lane, shape ``(n,)`` (``min_lr`` and ``max_lr``: per
+            lane or group; where these are equally many, per group).
 
     ``rule`` says what moves the rates of all lanes; what others than the plateau do with a metric::
 
