@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import build_info
-from .tables import console, new_table
+from .tables import console
 from .terminal import extra
 
 __all__ = ["NEEDS", "doctor"]
@@ -48,9 +48,7 @@ def doctor() -> None:
     Packages are looked for, not imported: one that is there and broken is
     not found out.
     """
-    with extra("tables need an extra: pip install 'torch-plateau[cli]'"):
-        from rich.markup import escape
-
+    with extra("the command line needs its extra: pip install 'torch-plateau[cli]'"):
         screen = console()
     info = build_info()
     screen.print(f"torch-plateau {info['version']}, compiled by {info['compiler']}", markup=False)
@@ -60,12 +58,11 @@ def doctor() -> None:
         markup=False,
     )
     screen.print(f"GPU: {gpu(info)}", markup=False, soft_wrap=True)
-    table = new_table("What can be used", ["for", "missing", "cure"], ["for", "missing", "cure"])
+    screen.print("What can be used:")
     for need in NEEDS:
         missing = [module for module in need.modules if find_spec(module) is None]
-        cells = (need.what, ", ".join(missing) or "nothing", cure(need, missing))
-        table.add_row(*map(escape, cells))  # [...] is an extra, not a style
-    screen.print(table)
+        what = f"no   {need.what}: {cure(need, missing)}" if missing else f"yes  {need.what}"
+        screen.print(f"  {what}", markup=False, soft_wrap=True)  # a cure is a line to be pasted
     if not any(shutil.which(each) for each in ("c++", "g++", "clang++", "cl")):
         screen.print("No C++ compiler: torch.compile cannot build code for the CPU.", markup=False)
 
@@ -85,9 +82,6 @@ def gpu(info: dict[str, Any]) -> str:
 
 
 def cure(need: Need, missing: list[str]) -> str:
-    """Say what to install, nothing where nothing is missing."""
-    if not missing:
-        return ""
-    if need.extra is None:
-        return f"pip install {' '.join(missing)}"
-    return f"pip install 'torch-plateau[{need.extra}]'"
+    """Say what is missing, and what to install."""
+    wanted = " ".join(missing) if need.extra is None else f"'torch-plateau[{need.extra}]'"
+    return f"no {', '.join(missing)}; pip install {wanted}"
