@@ -171,7 +171,8 @@ def sanitize(session: nox.Session, kind: str) -> None:
         what = ("-DCMAKE_BUILD_TYPE=Debug", "-DTORCH_PLATEAU_CUDA=OFF")
         session.run("cmake", "-S", ".", "-B", build, "-G", "Ninja", *what, env=compiled)
         tests = [f"test_{name}" for name in ("rule", "loops", "reasons", "alike")]
-        tests += [] if only_cpp else ["test_kernel"]
+        if not only_cpp and kind != "thread":  # whose emulation starts a thread for each of CUDA's
+            tests.append("test_kernel")
         session.run("cmake", "--build", build, "--target", *tests)
         for test in tests:
             session.run(*one_layout, f"{build}/{test}", env=env, external=True)
