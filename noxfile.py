@@ -52,7 +52,7 @@ CORE = (
 @nox.parametrize("torch", ["2.10.0", "2.13.0", "2.14.1"])
 def versions(session: nox.Session, torch: str) -> None:
     """Run what needs no trainer on another Python and torch; docs/versions.md says what was run."""
-    session.install(f"torch=={torch}", *group("core"), ".[cli]")
+    session.install(f"torch=={torch}", *group("core"), ".[demo]")
     session.run("pytest", *(f"tests/test_{name}.py" for name in CORE.split()), *session.posargs)
 
 
@@ -182,9 +182,7 @@ def sanitize(session: nox.Session, kind: str) -> None:
         compiled["CXXFLAGS"] += " -shared-libsan"
     settings = ("-C", f"build-dir=build/{ends}-module", "-C", "cmake.build-type=Debug")
     session.env["TORCH_PLATEAU_CUDA"] = "OFF"
-    session.install(
-        "-c", "constraints.txt", "torch", "pytest", "hypothesis", "numpy", "cmake", "ninja"
-    )
+    install(session, *group("core"), *group("cpp"))
     session.install("--no-deps", "--force-reinstall", *settings, ".", env=compiled)
     env = {**env, "PYTHONMALLOC": "malloc"}
     command = ["python", "-m", "pytest", "-p", "no:cacheprovider", *session.posargs]
