@@ -158,15 +158,13 @@ def sanitize(session: nox.Session, kind: str) -> None:
     With -- --cpp only those with no Python in them, and not the emulated kernels: minutes.
     """
     flags, runtime, env = CHECKERS[kind]
-    cxx, ends = (
-        os.environ.get("CXX", "g++"),
-        f"{kind}-{pathlib.Path(os.environ.get('CXX', 'g++')).name}",
-    )
+    cxx = os.environ.get("CXX", "g++")
+    ends = f"{kind}-{pathlib.Path(cxx).name}"
     compiled = {"CXX": cxx, "CXXFLAGS": f"-O1 -g1 -fno-omit-frame-pointer {flags}"}
     one_layout = ["setarch", "--addr-no-randomize"] if kind == "thread" else []  # which TSan wants
     only_cpp = "--cpp" in session.posargs
     if kind != "valgrind":
-        session.install("-c", "constraints.txt", "cmake", "ninja")
+        session.install("-c", "constraints.txt", *group("cpp"))
         build = f"build/{ends}"
         what = ("-DCMAKE_BUILD_TYPE=Debug", "-DTORCH_PLATEAU_CUDA=OFF")
         session.run("cmake", "-S", ".", "-B", build, "-G", "Ninja", *what, env=compiled)
