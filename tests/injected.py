@@ -17,19 +17,19 @@ PACKAGE = str(Path(torch_plateau.__file__).parent)
 
 
 class AtPoint:
-    """What raises once, at the k-th point, and says whether it did."""
+    """What raises from the k-th point on, and says whether it did."""
 
     def __init__(self, k):
         self.left, self.raised = k, False
 
     def reached(self):
         self.left -= 1
-        self.raised = self.left < 0 and not self.raised
+        self.raised = self.left < 0
         return self.raised
 
 
 class Interrupt(AtPoint):
-    """KeyboardInterrupt before a line of the package, or as a C function returns to one."""
+    """One KeyboardInterrupt, before a line of the package, or as a C function returns to one."""
 
     def __enter__(self):
         sys.settrace(self._call)
@@ -64,7 +64,10 @@ def is_with(frame):
 
 
 class DeviceFull(AtPoint, TorchDispatchMode):
-    """torch.OutOfMemoryError where an operation makes a tensor in memory of its own."""
+    """torch.OutOfMemoryError where an operation makes a tensor in memory of its own.
+
+    Once memory is full it stays so until the call is over: there is none to put things back with.
+    """
 
     def __init__(self, k):
         AtPoint.__init__(self, k)
