@@ -18,6 +18,7 @@ from torch_plateau import (
     LaneStack,
     PlateauLanes,
     ReduceLROnPlateau,
+    compose,
 )
 
 
@@ -141,6 +142,12 @@ BUILT = {
 for publish in ("float", "tensor"):
     optimizers = given(optimizers=lambda: [sgd(), sgd((0.6,))])
     BUILT[f"batched {publish}"] = optimizers, batched_of(publish), step_batched
+for kind in (ReduceLROnPlateau, BatchedReduceLROnPlateau):
+    BUILT[f"composed {kind.__name__}"] = (
+        schedule_and(kind),
+        lambda x: compose(x.schedule, x.plateau),
+        step_composed,
+    )
 for kind in (LaneSGD, LaneAdam, LaneAdamW):
     BUILT[kind.__name__] = (
         ON_LANES,

@@ -52,7 +52,8 @@ def as_before_on_error(plateau: Plateau) -> Iterator[None]:
         for rate, value in zip(rates, values, strict=True):
             if value is not None:
                 rate.copy_(value)
-        _core.put_rates(groups, rates, plateau, attributes)
+        _core.put_rates(groups, rates, plateau, {})
+        plateau.__dict__.update(attributes)  # unchecked, which would take memory
         raise
 
 
