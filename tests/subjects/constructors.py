@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import torch
-from torch.optim import Adam
+from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
 from subjects.lanes import KINDS, lanes_of, of_lanes
@@ -20,6 +20,7 @@ from torch_plateau import (
     ReduceLROnPlateau,
     compose,
 )
+from torch_plateau.optim.lane_lr import lane_lr_of
 
 
 def given(**things):
@@ -127,6 +128,11 @@ BUILT = {
         lambda x: ReduceLROnPlateau(x.optimizer, patience=0, min_lr=[0.1, 0.2]),
         lambda _, built, metric: built.step(metric),
     ),
+    "LaneLR": (
+        given(lanes=lanes_of, optimizer=lambda: SGD(weights().values(), lr=1.0)),
+        lambda x: LaneLR(x.optimizer, x.lanes, lane_of=[0, 1, 2]),
+        step_lanes,
+    ),
     "LaneBest": (ON_LANES, lambda x: LaneBest(x.lanes, x.params), step_best),
     "LaneBest of the drop-in": (
         given(scheduler=drop_in, params=weights),
@@ -166,3 +172,9 @@ for name, settings in KINDS.items():
         lambda x: x,
         lambda x: x,
     )
+SUBJECTS["LaneLR, remove"] = (
+    ready,
+    lambda x: lane_lr_of(x.optimizer).remove(),
+    of_given,
+    built_and_run(lambda x: x.optimizer, step_lanes),
+)

@@ -38,6 +38,7 @@ from ..lanes.selection import numbers_of
 from ..lanes.table import whole_number
 from ..lanes.turns import in_turn
 from ..lanes.values import check_keys
+from ..lanes.writes import Write
 from .optimizers import unwrapped
 
 __all__ = ["LaneLR", "lane_lr_of"]
@@ -154,18 +155,30 @@ class LaneLR:
         self._moves: list[tuple[Tensor, Tensor, Tensor]] = []
         self._check(optimizer)
         _warn_of_defaults(optimizer)
-        getattr(optimizer, _BEFORE)[_KEY] = self._before
-        getattr(optimizer, _AFTER)[_KEY] = self._after
+        try:
+            self._attach(optimizer)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _attach(self, optimizer: Optimizer) -> None:
+        writes: list[Write] = [
+            partial(getattr(optimizer, name).__setitem__, _KEY, hook)
+            for name, hook in ((_BEFORE, self._before), (_AFTER, self._after))
+        ]
         # torch's own leaves the hooks out, so that a copy would step with rates of 1
-        optimizer.__dict__["__getstate__"] = self._state_of_optimizer
+        state = partial(optimizer.__dict__.__setitem__, "__getstate__", self._state_of_optimizer)
+        _core.call_each([*writes, state])
 
     def remove(self) -> None:
         """Detach from the optimizer."""
+        writes: list[Write] = []
         for name in (_BEFORE, _AFTER):
-            hook = getattr(self._optimizer, name).get(_KEY)
-            if getattr(hook, "__self__", None) is self:
-                del getattr(self._optimizer, name)[_KEY]
-                self._optimizer.__dict__.pop("__getstate__", None)
+            hooks = getattr(self._optimizer, name)
+            if getattr(hooks.get(_KEY), "__self__", None) is self:
+                writes.append(partial(hooks.__delitem__, _KEY))
+                writes.append(partial(self._optimizer.__dict__.pop, "__getstate__", None))
+        _core.call_each(writes)
 
     # -- copies -----------------------------------------------------------------------------------
 
