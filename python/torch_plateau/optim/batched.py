@@ -24,7 +24,7 @@ from ..lanes.turns import in_turn
 from ..lanes.values import check_keys, shown
 from ..lanes.writes import Write
 from .fields import as_dict, checked_field, items_of
-from .hooks import call_after_load
+from .hooks import call_after_load, call_no_more
 from .lane_groups import LaneGroups, LaneOf, carried_over, numbers_for
 from .optimizers import checked_optimizers, rate_in, rates_of
 from .tensor_rates import check_takes_tensor_rate, device_of, sync_of
@@ -230,6 +230,8 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
             self._publish()
         except BaseException:
+            for optimizer in self._optimizers:  # whoever catches it may hold what is half built
+                call_no_more(self, optimizer)
             _core.put_rates(groups, before, self, {})
             raise
 

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from .optimizers import unwrapped
 
-__all__ = ["AfterLoad", "call_after_load"]
+__all__ = ["AfterLoad", "call_after_load", "call_no_more"]
 
 
 class _Scheduler(Protocol):
@@ -57,3 +57,10 @@ def call_after_load(scheduler: _Scheduler, optimizer: Optimizer) -> AfterLoad:
         optimizer.register_load_state_dict_post_hook(found)
     found.add(scheduler)
     return found
+
+
+def call_no_more(scheduler: _Scheduler, optimizer: Optimizer) -> None:
+    """Take back what ``call_after_load`` did, if it did."""
+    for hook in unwrapped(optimizer)._optimizer_load_state_dict_post_hooks.values():
+        if isinstance(hook, AfterLoad):
+            hook.remove(scheduler)

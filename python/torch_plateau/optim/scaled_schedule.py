@@ -21,7 +21,7 @@ from ..lanes.values import check_keys, checked
 from ..lanes.writes import Write
 from .batched import BatchedReduceLROnPlateau
 from .fields import as_dict, checked_field, checked_rate, items_of
-from .hooks import call_after_load
+from .hooks import call_after_load, call_no_more
 from .optimizers import checked_optimizers, rates_of
 from .plateau import ReduceLROnPlateau
 from .scales import Plateau, Scales, as_before_on_error, optimizers_of, take_over_lanes
@@ -317,8 +317,13 @@ class Composed(TorchPlateau):
     def _attach(self) -> None:
         """Write the rates for the first time, and again whenever an optimizer loads a state."""
         self._write()
-        for optimizer in self._optimizers:
-            call_after_load(self, optimizer)
+        try:
+            for optimizer in self._optimizers:
+                call_after_load(self, optimizer)
+        except BaseException:
+            for optimizer in self._optimizers:
+                call_no_more(self, optimizer)
+            raise
 
     def _after_load(self) -> None:
         if len(self._groups()) == len(self._plain):
