@@ -14,6 +14,7 @@
 #include "plateau/replay.hpp"
 #include "plateau/step.hpp"
 #include "python/borrow.hpp"
+#include "python/calls.hpp"
 #include "python/connect.hpp"
 #include "python/fast.hpp"
 #include "python/memory.hpp"
@@ -75,7 +76,7 @@ class Batch {
     py::object owners = py::make_tuple(tensors.attr("copy")(), settings.attr("copy")(), keep);
     py::tuple both = py::make_tuple(published.tensor, best.tensor);
     py::tuple rates = py::make_tuple(published.tensor);
-    for (const py::object& write : writes) write();
+    call_each(writes);
     for (const auto& [name, value] : names) {
       if (PyObject_GenericSetAttr(owner.ptr(), name.ptr(), value.ptr()) != 0) {
         throw py::error_already_set();
@@ -320,11 +321,9 @@ void register_lanes(py::module_& m) {
            "Step through a history, [epochs] or [epochs, n], and fill the flat tensors in `rows`.");
   def_turn(lanes, "Lanes");
   m.def(
-      "call_each",
-      [](const std::vector<py::object>& calls) {
-        for (const py::object& call : calls) call();
-      },
-      py::arg("calls"), "Call each of these, and no Python code in between.");
+      "call_each", &call_each, py::arg("calls"),
+      "Call each of these, and no Python code in between. What lacks memory is called again, with "
+      "memory that was set aside.");
   def_fast<Batch, 1, step_fast>(
       lanes, "step",
       "step(self: torch_plateau._core.Lanes, metrics: object) -> int\n\n"

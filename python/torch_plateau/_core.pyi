@@ -208,7 +208,7 @@ def build_info() -> dict[str, typing.Any]:
 
 def call_each(calls: collections.abc.Sequence[typing.Any]) -> None:
     """
-    Call each of these, and no Python code in between.
+    Call each of these, and no Python code in between. What lacks memory is called again, with memory that was set aside.
     """
 
 def cut(
