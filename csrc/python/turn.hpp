@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
+#include <new>
 #include <string>
 
 #include "python/fast.hpp"
@@ -59,6 +60,8 @@ PyObject* answer(Call call) noexcept {
     return call();
   } catch (pybind11::error_already_set& error) {
     error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
