@@ -125,14 +125,10 @@ class Placed:
                 self._core, [*fields, state.offsets, *each], [*uniform, state.has_parts]
             ),
         }
+        # by position: where there is no memory to compare a keyword, pybind11 ends the process
+        kept = [each.kept() for each in out.values()]
         self._core.connect(
-            tensors,
-            state.settings,
-            state.has_parts,
-            keep=[each.kept() for each in out.values()],
-            writes=list(writes),
-            owner=self,
-            names=names,
+            tensors, state.settings, state.has_parts, kept, list(writes), self, names
         )
 
     def _take_moved(self) -> None:

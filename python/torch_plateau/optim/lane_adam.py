@@ -111,9 +111,9 @@ class LaneAdam(LaneOptimizer):
             amp,
             settings,
             tensors,
-            amsgrad=bool(group["amsgrad"]),
-            maximize=bool(group["maximize"]),
-            decoupled=bool(group["decoupled_weight_decay"]),
+            bool(group["amsgrad"]),
+            bool(group["maximize"]),
+            bool(group["decoupled_weight_decay"]),
         )
 
 

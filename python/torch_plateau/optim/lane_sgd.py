@@ -105,7 +105,7 @@ class LaneSGD(LaneOptimizer):
             amp,
             settings,
             tensors,
-            has_momentum=bool(self._states(group)),
-            maximize=bool(group["maximize"]),
-            nesterov=bool(group["nesterov"]),
+            bool(self._states(group)),
+            bool(group["maximize"]),
+            bool(group["nesterov"]),
         )
