@@ -24,7 +24,7 @@ from .fields import as_dict, checked_field, checked_rate, items_of
 from .hooks import call_after_load, call_no_more
 from .optimizers import checked_optimizers, rates_of
 from .plateau import ReduceLROnPlateau
-from .scales import Plateau, Scales, as_before_on_error, optimizers_of, take_over_lanes
+from .scales import Plateau, Scales, as_before, optimizers_of, take_over_lanes
 from .schedules import check_schedule, restored_on_error
 
 __all__ = ["Composed"]
@@ -68,7 +68,8 @@ class Composed(TorchPlateau):
             each if isinstance(each, Tensor) else float(each) for each in rates_of(groups)
         ]
         self._seen = self._fingerprints()
-        with as_before_on_error(plateau):
+        put_back = as_before(plateau)
+        try:
             if isinstance(plateau, BatchedReduceLROnPlateau):  # its tensors become the scales
                 self._rates: list[Any] = rates_of(groups)
                 self._floors = take_over_lanes(plateau)
@@ -78,6 +79,9 @@ class Composed(TorchPlateau):
                 plateau.optimizer = Scales(1)
                 plateau.min_lrs, plateau.default_min_lr = [0.0], 0.0
             self._attach()
+        except BaseException:
+            put_back()
+            raise
 
     def step(  # type: ignore[override]
         self, metrics: Any, epoch: int | None = None, *, active: Any = None

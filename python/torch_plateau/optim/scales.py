@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch.optim import SGD, Optimizer
@@ -12,7 +11,7 @@ from .. import _core
 from .batched import BatchedReduceLROnPlateau
 from .plateau import ReduceLROnPlateau
 
-__all__ = ["Plateau", "Scales", "as_before_on_error", "optimizers_of", "take_over_lanes"]
+__all__ = ["Plateau", "Scales", "as_before", "optimizers_of", "take_over_lanes"]
 
 Plateau = ReduceLROnPlateau | BatchedReduceLROnPlateau
 
@@ -32,18 +31,19 @@ def optimizers_of(plateau: Plateau) -> list[Optimizer]:
     return [plateau.optimizer]
 
 
-@contextmanager
-def as_before_on_error(plateau: Plateau) -> Iterator[None]:
-    """Make a plateau, and the rates that it lowers, what they were before if the block raises."""
+def as_before(plateau: Plateau) -> Callable[[], None]:
+    """Return what makes a plateau, and the rates that it lowers, what they are now.
+
+    No context manager: memory could end, or Ctrl-C come, as that is left when all is done.
+    """
     groups = [group for each in optimizers_of(plateau) for group in each.param_groups]
     rates, attributes = [group["lr"] for group in groups], dict(plateau.__dict__)
     if isinstance(plateau, BatchedReduceLROnPlateau):
         own, hooks = plateau._own, plateau._hooks
         params, state = own.params, plateau._checked(plateau.state_dict())
     values = [rate.clone() if isinstance(rate, torch.Tensor) else None for rate in rates]
-    try:
-        yield
-    except BaseException:
+
+    def put_back() -> None:
         if isinstance(plateau, BatchedReduceLROnPlateau):
             own.params = params
             for hook in hooks:
@@ -54,7 +54,8 @@ def as_before_on_error(plateau: Plateau) -> Iterator[None]:
                 rate.copy_(value)
         _core.put_rates(groups, rates, plateau, {})
         plateau.__dict__.update(attributes)  # unchecked, which would take memory
-        raise
+
+    return put_back
 
 
 def take_over_lanes(plateau: BatchedReduceLROnPlateau) -> list[float]:
