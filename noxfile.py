@@ -279,10 +279,14 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def faults(session: nox.Session) -> None:
-    """Try a fault at every point of every call, and a million steps of each class for growth."""
-    install(session, ".")
+    """Try a fault at every point of every call, and a million steps of each class for growth.
+
+    Of allocations of Python's and of C++'s those at 200 points of each call; needs a compiler.
+    """
+    install(session, ".", "pytest")
     for kind in ("full", "interrupts"):
         session.run("python", "tests/test_faults.py", kind)
+    session.run("python", "tests/scarce.py", "200")
     session.run("python", "tests/growth.py")
 
 
