@@ -1,6 +1,6 @@
 """A fault in the middle of a call leaves all of it done, or nothing: at every point in turn.
 
-``python tests/test_faults.py interrupts|full [PART OF A NAME ...]`` tries all points of all calls.
+``python tests/test_faults.py full|interrupts MOST [PART OF A NAME ...]`` tries so many of a call.
 """
 
 import itertools
@@ -33,14 +33,14 @@ def count(fault, subject):
     return 10**9 - endless.left
 
 
-def torn(name, kind, most):
-    """The points, ``most`` of them, after which the subject is neither as before nor as after."""
+def found_in(name, kind, most):
+    """Try so many points; say after which the subject is neither as before nor as after."""
     fault, error = FAULTS[kind]
     build, act, *_ = subject = SUBJECTS[name]
     ways, points = ways_on(name), count(fault, subject)
-    found = []
-    every = max(-(-points // most), 1)
-    for k in range(points - 1, -1, -every):  # from the last, where almost all is done
+    tried = range(points - 1, -1, -max(-(-points // most), 1))  # the last: almost all is done
+    torn = []
+    for k in tried:
         thing, raised = build(), None
         with fault(k) as at:
             try:
@@ -48,8 +48,8 @@ def torn(name, kind, most):
             except error as caught:
                 raised = caught  # with all that it holds
         if not (at.raised and raised and is_whole(name, ways, thing)):
-            found.append(k)
-    return points, found
+            torn.append(k)
+    return {"call": name, "points": points, "tried": len(tried), "torn": torn}
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -58,8 +58,8 @@ def test_a_call_that_a_fault_ends_is_all_done_or_not_begun(kind):
     for name in SUBJECTS:
         if kind == "interrupts" and name in FOREIGN:
             continue
-        _, points = torn(name, kind, most=4)
-        found.update({name: points} if points else {})
+        torn = found_in(name, kind, most=4)["torn"]
+        found.update({name: torn} if torn else {})
     assert found == {}
 
 
@@ -183,11 +183,12 @@ def test_clocks_that_jump_change_nothing(monkeypatch):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    chosen = [name for name in SUBJECTS if any(part in name for part in sys.argv[2:] or ("",))]
+    kind, most, *parts = sys.argv[1:]
     any_torn = False
-    for each in chosen:
-        points, bad = torn(each, sys.argv[1], most=10**6)
-        any_torn |= bool(bad) and each not in FOREIGN
-        sys.stdout.write(json.dumps({"call": each, "points": points, "torn": bad}) + "\n")
-        sys.stdout.flush()
+    for each in SUBJECTS:
+        if any(part in each for part in parts or ("",)):
+            found = found_in(each, kind, int(most))
+            any_torn |= bool(found["torn"]) and each not in FOREIGN
+            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.flush()
     sys.exit(any_torn)
