@@ -18,6 +18,7 @@ from .device import check_device, check_dtype
 from .events import Cuts, read_events
 from .halving import halved
 from .inputs import mask_of, readable
+from .memory import kept_for_spawn
 from .operator import step_
 from .placed import Placed
 from .readable import kind_of
@@ -738,7 +739,7 @@ class PlateauLanes(Placed):
     def __getstate__(self) -> dict[str, Any]:
         state = self._state
         return {
-            "state": snapshot(state),
+            "state": kept_for_spawn(snapshot(state)),
             "n": state.n,
             "groups": self.groups,
             "events": state.capacity,

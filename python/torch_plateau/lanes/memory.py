@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing.context import get_spawning_popen
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .. import _core
 
-__all__ = ["Handed", "handed", "placed_well", "vector"]
+__all__ = ["Handed", "handed", "kept_for_spawn", "placed_well", "vector"]
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,14 @@ def _in_core(size: int, dtype: torch.dtype) -> tuple[Any, Tensor]:
     """Return memory of the core and an uninitialised vector, not of none, that lies in it."""
     memory = _core.Memory(size * dtype.itemsize)
     return memory, torch.frombuffer(memory, dtype=dtype)
+
+
+def kept_for_spawn(state: State) -> State:
+    """Return a state that is pickled now; keep it if that is for a process that is being spawned.
+
+    Its tensors are then sent by a number of their memory, which must outlive the pickling.
+    """
+    process = get_spawning_popen()
+    if process is not None:
+        process.__dict__.setdefault("_torch_plateau", []).append(state)
+    return state

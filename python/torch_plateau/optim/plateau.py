@@ -17,6 +17,7 @@ from .. import _core
 from ..lanes.agreement import Agreement, agreement_of
 from ..lanes.comparison import State
 from ..lanes.inputs import one_metric
+from ..lanes.memory import kept_for_spawn
 from ..lanes.readable import kind_of
 from ..lanes.table import SETTINGS
 from ..lanes.values import checked
@@ -291,7 +292,7 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"optimizer": self.optimizer, "_agreement": self._agreement}
-        return {**ReduceLROnPlateau.state_dict(self), **own}
+        return kept_for_spawn({**ReduceLROnPlateau.state_dict(self), **own})
 
     def __setstate__(self, state: Any) -> None:
         given = as_dict("state", state)
