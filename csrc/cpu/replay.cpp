@@ -5,10 +5,13 @@
 #include "plateau/replay.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <new>
 #include <optional>
+#include <thread>
 
 #include "cpu/block.hpp"
 #include "cpu/parts.hpp"
@@ -25,12 +28,18 @@ namespace {
 constexpr int kTile = 256;               // lanes that are taken through all epochs together
 constexpr std::int64_t kWork = 1 << 17;  // lane-epochs that are worth a thread
 
-/// Calls `body(begin, count)` for every tile of n lanes, on several threads.
+/// Calls `body(begin, count)` for every tile of n lanes, on several threads; for no more of them
+/// once `goes_on` says so.
 template <class Body>
-void for_tiles(std::int64_t n, std::int64_t epochs, int threads, const Body& body) {
+void for_tiles(std::int64_t n, std::int64_t epochs, int threads,
+               const std::function<bool()>& goes_on, const Body& body) {
   const std::int64_t tiles = (n + kTile - 1) / kTile;
   const std::int64_t worth = std::min(tiles, n * epochs / kWork + 1);
+  std::atomic<bool> stopped{false};
+  const auto caller = std::this_thread::get_id();
   const auto take = [&](std::int64_t tile) {
+    const bool asks = goes_on && std::this_thread::get_id() == caller;
+    if (stopped || (asks && (stopped = !goes_on()))) return;
     const std::int64_t begin = tile * kTile;
     body(begin, static_cast<int>(std::min<std::int64_t>(kTile, n - begin)));
   };
@@ -283,7 +292,7 @@ void replay_lanes(const Lanes& lanes, const History& history, const Record& reco
 }  // namespace
 
 void replay_cpu(const Lanes& lanes, const History& history, const Record& record, bool parts,
-                int threads) noexcept {
+                int threads, const std::function<bool()>& goes_on) noexcept {
   if (lanes.n == 0 || history.epochs == 0) return;
   const bool narrow = lanes.best_dtype == Dtype::kFloat32;
   if (parts && has_passes(lanes) && !record.explains()) {
@@ -296,14 +305,14 @@ void replay_cpu(const Lanes& lanes, const History& history, const Record& record
     Parts of_lanes(lanes);
     of_lanes.filters &= !shared;
     const auto body = narrow ? replay_blocks<float> : replay_blocks<double>;
-    for_tiles(lanes.n, history.epochs, threads, [&](std::int64_t begin, int count) {
+    for_tiles(lanes.n, history.epochs, threads, goes_on, [&](std::int64_t begin, int count) {
       body(lanes, of_lanes, history, shared, record, begin, count);
     });
   } else {
     const bool same = history.first.stride == 0;
     auto body = same ? (narrow ? shared_f32 : shared_f64) : (narrow ? each_f32 : each_f64);
     if (parts || record.explains()) body = narrow ? replay_lanes<float> : replay_lanes<double>;
-    for_tiles(lanes.n, history.epochs, threads,
+    for_tiles(lanes.n, history.epochs, threads, goes_on,
               [&](std::int64_t begin, int count) { body(lanes, history, record, begin, count); });
   }
   lanes.count_steps(history.epochs);

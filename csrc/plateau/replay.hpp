@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "plateau/lanes.hpp"
 #include "plateau/types.hpp"
@@ -51,9 +52,10 @@ struct Record {
 /// The state in `lanes` ends as it would there. Lanes are shared among at most `threads` threads,
 /// the calling one included; fewer where there is little to do. Events must be off, for their order
 /// would depend on the threads. With n = 0, as with no epochs, nothing is written. Never throws.
-/// `parts`: as step_lanes_cpu() would do, for lanes with optional parts.
+/// `parts`: as step_lanes_cpu() would do, for lanes with optional parts. `goes_on` is asked by the
+/// calling thread between its lanes, if there is one; once it says no, others stay as they are.
 void replay_cpu(const Lanes& lanes, const History& history, const Record& record, bool parts,
-                int threads) noexcept;
+                int threads, const std::function<bool()>& goes_on = {}) noexcept;
 
 /// @brief The same on a CUDA device, in one kernel launch, ordered by `stream` as step_cuda() is.
 /// @throw std::runtime_error as step_cuda()

@@ -5,6 +5,7 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -49,6 +50,23 @@ struct Handed {
     return !describe(tensor, now) || now.ndim != 1 || now.shape[0] != size ||
            (size > 1 && now.strides[0] != 1) || (size > 0 && data_of(now) != data);
   }
+};
+
+/// Signals, of Ctrl-C above all, in what goes on without the interpreter lock.
+struct Signals {
+  static constexpr std::chrono::milliseconds kEvery{50};
+
+  /// Looks now and then whether a handler raises, whose error is then Python's.
+  bool none() {
+    if (std::chrono::steady_clock::now() - looked < kEvery) return true;
+    const py::gil_scoped_acquire locked;
+    raised = PyErr_CheckSignals() != 0;
+    looked = std::chrono::steady_clock::now();
+    return !raised;
+  }
+
+  std::chrono::steady_clock::time_point looked = std::chrono::steady_clock::now();
+  bool raised = false;
 };
 
 class Batch {
@@ -116,12 +134,16 @@ class Batch {
     const Record record = record_of(rows, lanes_, history.epochs, device_);
     const bool on_gpu = device_.device_type == kDLCUDA;
     void* stream = on_gpu ? stream_for(array) : nullptr;
-    const py::gil_scoped_release unlocked;
-    if (on_gpu) {
-      replay_cuda(lanes_, history, record, parts_, device_.device_id, stream);
-    } else {
-      replay_cpu(lanes_, history, record, parts_, threads);
+    Signals signals;
+    {
+      const py::gil_scoped_release unlocked;
+      if (on_gpu) {
+        replay_cuda(lanes_, history, record, parts_, device_.device_id, stream);
+      } else {
+        replay_cpu(lanes_, history, record, parts_, threads, [&] { return signals.none(); });
+      }
     }
+    if (signals.raised) throw py::error_already_set();
   }
 
   /// The rates of lanes on the host that have neither a warm-up nor noise: their masters, or what

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The host's loops on batches worked by hand.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
@@ -222,6 +223,23 @@ void nothing_to_replay_writes_nothing() {
   CHECK((rows.first_cut == std::vector<std::int32_t>{8, 9}));
 }
 
+void a_replay_that_is_told_to_stop_takes_no_more_lanes() {
+  const int n = 1000;  // several tiles
+  const Numbers history(7, 1.0);
+  for (const int asked : {0, 2}) {
+    Held<double> held({n}, halving(1));
+    held.write_rates(1.0);
+    auto rows = rows_for<double>({n}, 7, Tell::kSummary);
+    rows.first_cut.assign(n, -1);
+    int left = asked;
+    replay_cpu(held.lanes(), {{history.data(), 0, Dtype::kFloat64}, 1, 7}, record_of(rows), false,
+               1, [&] { return left-- > 0; });
+    const auto taken = n - std::count(rows.first_cut.begin(), rows.first_cut.end(), -1);
+    CHECK(taken == (asked ? 512 : 0));
+    CHECK(left == -1);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -236,6 +254,7 @@ int main() {
   the_longest_count_and_cooldown_of_all_loops_fire_and_end();
   a_cut_that_was_first_is_written_down_and_the_steps_wasted_till_then();
   nothing_to_replay_writes_nothing();
+  a_replay_that_is_told_to_stop_takes_no_more_lanes();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -100,8 +100,8 @@ def replay(
         TypeError, ValueError, RuntimeError: as ``PlateauLanes`` and its ``step`` do, before
             anything is computed.
 
-    The interpreter lock is released meanwhile. On a CUDA device this is one launch on the current
-    stream; building the lanes may synchronise.
+    The interpreter lock is released meanwhile, and Ctrl-C ends it. On a CUDA device this is one
+    launch on the current stream; building the lanes may synchronise.
     """
     names = _names(record)
     check_names("replay", settings)
