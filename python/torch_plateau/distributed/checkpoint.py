@@ -102,6 +102,7 @@ def save(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
     except CheckpointException as error:  # which is no Exception
         if first:
             shutil.rmtree(new, ignore_errors=True)
+        _raise_interrupt(error)
         raise RuntimeError(f"path: cannot save to {path!r}: {error}") from error
     if first:
         if os.path.exists(path):
@@ -149,5 +150,12 @@ def load(shard: LaneShard, path: str | os.PathLike[str], key: str) -> None:
         group = shard.mesh.get_group()
         load_all({key: target}, storage_reader=_Reader(path), process_group=group)
     except CheckpointException as error:
+        _raise_interrupt(error)
         raise ValueError(f"path: cannot load {path!r}: {error}") from error
     shard.load_state_dict(target)
+
+
+def _raise_interrupt(error: CheckpointException) -> None:
+    """Raise what is no failure to write or read: Ctrl-C."""
+    if any(isinstance(each, KeyboardInterrupt) for each, _ in error.failures.values()):
+        raise KeyboardInterrupt from error
