@@ -283,11 +283,12 @@ def faults(session: nox.Session) -> None:
 
     With -- 1000000 at every point, which takes hours. Needs a compiler, for memory that ends.
     """
-    install(session, ".", "pytest")
+    install(session, ".", "pytest", "numpy")
     most = session.posargs or ("200",)
     for kind in ("full", "interrupts"):
         session.run("python", "tests/test_faults.py", kind, *most)
     session.run("python", "tests/scarce.py", *most)
+    session.run("python", "tests/test_signals.py", "200")
     session.run("python", "tests/growth.py")
 
 
