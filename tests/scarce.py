@@ -30,24 +30,22 @@ ENDLESS = 10**9
 TORCHS = (*FOREIGN, "step_schedule")
 
 
-def hunted(most, *parts):
+def hunted(*arguments):
     """Run this file; return what it found of each call."""
-    done = subprocess.run(
-        [sys.executable, __file__, str(most), *parts], capture_output=True, text=True
-    )
+    done = preloaded(*map(str, arguments), capture_output=True, text=True)
     assert done.stdout.startswith("{"), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def preloaded(arguments):
-    """Run this file with a library preloaded that it compiles; return the exit status."""
+def preloaded(*arguments, **options):
+    """Run this file with a library preloaded that is compiled for that."""
     source = Path(__file__).parent / "sanitize" / "scarce.cpp"
     flags = ("-std=c++17", "-O1", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}")
     with tempfile.TemporaryDirectory() as folder:
         library = f"{folder}/libscarce.so"
         subprocess.run([os.environ.get("CXX", "c++"), *flags, source, "-o", library], check=True)
         env = {**os.environ, "LD_PRELOAD": library}
-        return subprocess.run([sys.executable, __file__, *arguments], env=env).returncode
+        return subprocess.run([sys.executable, __file__, *arguments], env=env, **options)
 
 
 class Scarce:
@@ -160,4 +158,4 @@ def main(most, *parts):
 if __name__ == "__main__":
     if "libscarce" in os.environ.get("LD_PRELOAD", ""):
         sys.exit(not main(*sys.argv[1:]))
-    sys.exit(preloaded(sys.argv[1:]))
+    sys.exit(preloaded(*sys.argv[1:]).returncode)
