@@ -21,11 +21,14 @@ warnings.filterwarnings("error")
 warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # of torch
 """
 
+IMPORTS = """
+import torch
+import torch_plateau as ours
+"""
+
 CORE = """
 from pathlib import Path
 
-import torch
-import torch_plateau as ours
 from torch_plateau.histories.files import read_histories
 
 def parameter(*shape):
@@ -74,6 +77,24 @@ assert replayed.table()["num_reductions"] == [1]
 ours.diagnose(history)
 """
 
+RANKS = """
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch_plateau.distributed import Agreement, LaneShard
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+agreeing = ours.PlateauLanes(3, 0.5, patience=0, process_group=dist.group.WORLD)
+agreeing.step([1.0, 2.0, 3.0])
+mesh = init_device_mesh("cpu", (1,))
+lanes = ours.PlateauLanes(3, 0.5, process_group=False)
+for refused in (lambda: Agreement(None, check_every=9), lambda: LaneShard(lanes, 3, mesh)):
+    try:
+        refused()
+    except ImportError as error:
+        print(error)
+dist.destroy_process_group()
+"""
+
 REST = """
 for name in ("run.parquet", "events.out.tfevents.1"):
     with open(name, "wb") as file:
@@ -92,7 +113,7 @@ import torch_plateau.cli
 
 
 def test_with_torch_alone_all_but_commands_and_pictures_works(tmp_path):
-    command = [sys.executable, "-c", HIDDEN + CORE + REST]
+    command = [sys.executable, "-c", HIDDEN + IMPORTS + CORE + REST]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stderr.splitlines() == [
         "torch-plateau: no module 'typer'; "
@@ -111,3 +132,13 @@ def test_with_torch_alone_all_but_commands_and_pictures_works(tmp_path):
         ]
         * 2
     )
+
+
+def test_ranks_agree_without_numpy_and_what_sends_objects_asks_for_it(tmp_path):
+    command = [sys.executable, "-c", HIDDEN + IMPORTS + RANKS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{what}: torch.distributed needs numpy for it: pip install numpy"
+        for what in ("check_every", "LaneShard")
+    ]

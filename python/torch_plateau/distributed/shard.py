@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from ..lanes.comparison import needs_numpy
 from ..lanes.events import Cuts
 from ..lanes.halving import finishing, maximizes, worst
 from ..lanes.inputs import readable
@@ -68,6 +69,7 @@ class LaneShard:
     def __init__(self, part: PlateauLanes | LaneStack, n: int, mesh: DeviceMesh) -> None:
         if not isinstance(part, (PlateauLanes, LaneStack)):
             raise TypeError(f"part: expected PlateauLanes or a LaneStack, got {kind_of(part)}")
+        needs_numpy("LaneShard")
         self.numbers = self.numbers_of(n, mesh)
         self.part, self.n, self.mesh = part, n, mesh
         if len(self.lanes) != len(self.numbers):

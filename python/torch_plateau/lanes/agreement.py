@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .comparison import State, compare
+from .comparison import State, compare, needs_numpy
 from .inputs import mask_of, one_metric, readable
 from .readable import kind_of
 from .values import shown
@@ -76,6 +76,8 @@ class Agreement:
             raise ValueError(
                 f"check_every: expected an integer of 0 or more, got {shown(check_every)}"
             )
+        if check_every:
+            needs_numpy("check_every")
         self.group = _group_of(group)
         self.reduction, self.check_every = reduction, check_every
         self.ranks = dist.get_world_size(self.group)

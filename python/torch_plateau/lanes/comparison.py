@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["State", "compare"]
+__all__ = ["State", "compare", "needs_numpy"]
 
 # Odd numbers with their bits all over: a product with one moves every bit, and loses none.
 _BY_VALUE, _BY_PLACE, _BY_NAME = -0x61C8864680B583EB, 0x2545F4914F6CDD1D, 0x5851F42D4C957F2D
@@ -21,6 +22,12 @@ class State(NamedTuple):
 
     tensors: Mapping[str, Tensor]
     place: Callable[[str, int], str]
+
+
+def needs_numpy(what: str) -> None:
+    """Refuse what sends objects: torch.distributed does so by numpy, without which torch runs."""
+    if find_spec("numpy") is None:
+        raise ImportError(f"{what}: torch.distributed needs numpy for it: pip install numpy")
 
 
 def compare(group: Any, state: State, step: int, device: torch.device) -> None:
