@@ -1,5 +1,6 @@
 """The site builds without a warning, and every block of code on its pages runs as it stands."""
 
+import ast
 import itertools
 import os
 import re
@@ -15,11 +16,20 @@ from typer.testing import CliRunner
 
 from torch_plateau.cli import app
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md"))
+GUIDES = [DOCS / "quick_start.md", *DOCS.glob("guides/*.md"), *DOCS.glob("moving/*.md")]
+EXTRAS = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "optional-dependencies"
+]
 # What is shown and cannot be run here, or is run by other tests.
 ELSEWHERE = (
-    *("pip install", "torchrun", "nox", "python examples/", "python -m venv", "python bench"),
+    *("pip install", "torchrun", "nox", "python examples/", "python3 -m venv", "python bench"),
     *("torch-plateau bench", "torch-plateau demo"),
 )
 
@@ -88,6 +98,45 @@ def run(content):
         else:
             pytest.fail(f"nobody runs {command!r}")
     return printed
+
+
+def used_by(page):
+    """The packages of others that the code of a page needs, by their names on an index."""
+    modules = set()
+    for info, content in blocks(page):
+        if info == "sh" and re.search("^torch-plateau (?!demo|bench)", content, re.MULTILINE):
+            modules.add("typer")
+        for node in ast.walk(ast.parse(content if info == "python" else "")):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module.partition(".")[0])
+    others = modules - sys.stdlib_module_names - {"torch", "torch_plateau"}
+    return {{"sklearn": "scikit-learn", "ignite": "pytorch-ignite"}.get(m, m) for m in others}
+
+
+def installed_by(page):
+    """What the commands of a page install, those of extras too."""
+    commands = [content for info, content in blocks(page) if info == "sh"]
+    lines = [line for content in commands for line in content.splitlines() if "pip " in line]
+    found = {word for line in lines for word in shlex.split(line, comments=True)}
+    while True:
+        extras = {name for word in found for name in re.findall(r"\[([^]]*)\]", word)} & set(EXTRAS)
+        more = found | {each for name in extras for each in EXTRAS[name]}
+        if more == found:
+            return {re.split(r"[\[>=]", word)[0] for word in found}
+        found = more
+
+
+@pytest.mark.parametrize("page", CODE, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_says_how_to_install_what_its_code_uses(page):
+    assert used_by(page) <= installed_by(page)
+
+
+def test_a_guide_begins_with_what_to_install():
+    for page in GUIDES:
+        first = next(content for info, content in blocks(page) if info in ("python", "sh"))
+        assert "pip install" in first, page
 
 
 def test_the_site_builds_without_a_warning_and_finds_words(tmp_path):
