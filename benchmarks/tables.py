@@ -1,4 +1,4 @@
-"""Write docs/results.md, the README's table and docs/ranks.md from the JSON in benchmarks/results.
+"""Write docs/results.md, and tables of three other pages, from the JSON in benchmarks/results.
 
 ::
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from page_choose import CHOOSE_PAGE, costs
 from page_gpu import gpu_check_part, gpu_part
 from page_others import (
     false_alarms_part,
@@ -126,12 +127,16 @@ def main() -> int:
     if gpu is not None and not gpu["gpu_run"]:
         print("gpu.json was not run on a GPU", file=sys.stderr)
         return 1
-    text = insert(README.read_text(encoding="utf-8"), headline(report))
-    if text is None:
-        print(f"{README.name} lacks {START} or {END}", file=sys.stderr)
-        return 1
+    texts = {}
+    for page, block in ((README, headline(report)), (CHOOSE_PAGE, costs(report))):
+        text = insert(page.read_text(encoding="utf-8"), block)
+        if text is None:
+            print(f"{page.name} lacks {START} or {END}", file=sys.stderr)
+            return 1
+        texts[page] = text
     RESULTS_PAGE.write_text(results(report, gpu), encoding="utf-8")
-    README.write_text(text, encoding="utf-8")
+    for page, text in texts.items():
+        page.write_text(text, encoding="utf-8")
     RANKS_PAGE.write_text(page_of(RANKS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 

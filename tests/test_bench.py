@@ -302,12 +302,14 @@ def tables(monkeypatch):
     return tables
 
 
-def test_the_page_and_the_readme_say_what_the_results_hold(tables):
+def test_all_pages_say_what_the_results_hold(tables):
     results = {path.stem: json.loads(path.read_text()) for path in tables.RESULTS.glob("*.json")}
     page = tables.results(results["cpu"], results["gpu"])
     assert page == (ROOT / "docs" / "results.md").read_text()
     readme = (ROOT / "README.md").read_text()
     assert tables.insert(readme, tables.headline(results["cpu"])) == readme
+    choose = (ROOT / "docs" / "choose.md").read_text()
+    assert tables.insert(choose, tables.costs(results["cpu"])) == choose
 
 
 def test_every_result_has_a_place_on_the_page(tables):
