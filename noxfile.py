@@ -264,10 +264,11 @@ def instructions(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Write the site to build/site; warnings are errors."""
+    """Write the site to build/site; warnings are errors. -- --links asks for each external link."""
     install(session, ".[docs,integrations,tensorboard]")
     session.env["KERAS_BACKEND"] = "torch"
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/site")
+    builder, out = ("linkcheck", "links") if "--links" in session.posargs else ("html", "site")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", builder, "docs", f"build/{out}")
 
 
 @nox.session(default=False)
