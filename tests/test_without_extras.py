@@ -115,6 +115,7 @@ import torch_plateau.cli
 def test_with_torch_alone_all_but_commands_and_pictures_works(tmp_path):
     command = [sys.executable, "-c", HIDDEN + IMPORTS + CORE + REST]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2  # which is a missing extra's
     assert done.stderr.splitlines() == [
         "torch-plateau: no module 'typer'; "
         "the command line needs its extra: pip install 'torch-plateau[cli]'"

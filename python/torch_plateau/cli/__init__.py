@@ -5,6 +5,7 @@ Without typer, importing this ends the program with the cure: it is there to be 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 CURE = "the command line needs its extra: pip install 'torch-plateau[cli]'"
@@ -12,7 +13,8 @@ CURE = "the command line needs its extra: pip install 'torch-plateau[cli]'"
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"torch-plateau: no module {missing.name!r}; {CURE}") from None
+    sys.stderr.write(f"torch-plateau: no module {missing.name!r}; {CURE}\n")
+    raise SystemExit(2) from None
 
 from . import bench, commands, demo, doctor  # noqa: E402
 from .terminal import Commands  # noqa: E402
