@@ -38,7 +38,18 @@ def test_set_up_is_two_commands_of_one_line_with_pinned_versions():
         assert "-c constraints.txt" in command
 
 
-def test_every_linked_file_exists():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
+def headings(page):
+    """What links to the headings of a page end with."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "SECURITY", "benchmarks/README"])
+def test_every_linked_file_and_heading_exists(name):
+    page = ROOT / f"{name}.md"
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
     assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+    for path, heading in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not heading or heading in headings(target), heading
