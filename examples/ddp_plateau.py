@@ -4,6 +4,7 @@
 
 Each rank validates a shard of its own size. Their accuracies differ, and a scheduler for each would
 soon have other rates than the next rank's; here every rank decides by the accuracy of all samples.
+Needs scikit-learn for the digits: pip install scikit-learn.
 """
 
 import torch

@@ -12,7 +12,8 @@ float64: a loss that just misses the threshold in one run might, rounded, just p
 The batch saves time where passes are small, as here; with passes large enough to fill a processor
 (on two cores, hidden size 128 and 16 rows) the adapters one by one are as fast or faster.
 
-Needs transformers and peft. Nothing is downloaded: the transformer has random weights.
+Needs transformers, peft and matplotlib: pip install transformers peft matplotlib. Nothing is
+downloaded: the transformer has random weights.
 """
 
 import argparse

@@ -1,4 +1,7 @@
-"""Optuna tunes 64 networks one by one and as lanes of a stack: six lines, with trials, differ."""
+"""Optuna tunes 64 networks one by one and as lanes of a stack: six lines, with trials, differ.
+
+Needs optuna: pip install optuna.
+"""
 
 import optuna
 import torch

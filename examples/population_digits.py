@@ -9,6 +9,8 @@ All start alike and learn from 500 noisy digits, three in ten with a wrong label
 others decides everything; accuracy on the remaining 997 decides nothing and is what counts. Tried
 on two other seeds first; after a first run on these five, in which hardly any member retired, the
 plateaus' patience and floors were changed, so their own small change since is no evidence.
+
+Needs scikit-learn and matplotlib: pip install 'torch-plateau[demo]'.
 """
 
 import argparse

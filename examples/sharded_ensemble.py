@@ -4,6 +4,7 @@
 
 Each rank trains its members as one stack. Each member has a plateau of its own, and stops when cuts
 do not help any more; a rank whose members are all done waits for the others at the end.
+Needs scikit-learn for the digits: pip install scikit-learn.
 """
 
 import argparse

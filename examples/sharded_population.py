@@ -6,6 +6,7 @@ Each rank trains its members as one stack and sends nothing while it does. Every
 worst quarter of all becomes the best quarter, wherever these are, with other rates; every epoch is
 saved, each rank its own members. Stop it and start it again with more or fewer processes, or let
 torchrun do so when one dies (--nnodes 1:8 --max-restarts 3): it goes on.
+Needs scikit-learn for the digits: pip install scikit-learn.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Six lines beside the imports that the Trainer's own quick start has not: the mixin's class with its
 vector of metrics (three), the optimizer, its scheduler and ``optimizers=``. One metric and one rate
-need no ``plateau_metrics``.
+need no ``plateau_metrics``. Needs the Trainer: pip install 'transformers[torch]'.
 """
 
 import tempfile
