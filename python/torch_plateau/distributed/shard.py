@@ -62,8 +62,8 @@ class LaneShard:
         mesh: Of one dimension.
 
     Raises TypeError or ValueError for another part, or one of another number of lanes than this
-    rank has. A rank that raises in a method, or is gone, is an error for the others after the
-    timeout of the mesh's process group.
+    rank has, and ImportError where there is no numpy. A rank that raises in a method, or is gone,
+    is an error for the others after the timeout of the mesh's process group.
     """
 
     def __init__(self, part: PlateauLanes | LaneStack, n: int, mesh: DeviceMesh) -> None:

@@ -60,7 +60,8 @@ class Agreement:
     In a compiled function the graph breaks there. An object serves any number of schedulers.
     Copies of a scheduler keep the group; it cannot be pickled: save ``state_dict()``.
 
-    Raises TypeError or ValueError for other arguments, and RuntimeError if there is no such group.
+    Raises TypeError or ValueError for other arguments, RuntimeError if there is no such group, and
+    ImportError for ``check_every`` where there is no numpy.
     In a step, RuntimeError if another rank died, hangs longer than the group's timeout, or raised.
     """
 
