@@ -3,6 +3,8 @@
 import io
 import math
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -395,6 +397,39 @@ def test_many_epochs_are_told_without_a_row_for_each():
     again = annotate(history, replay(history, lr=0.1, patience=3_000))
     assert printed(again) == printed(rows)
     assert any("70001" in line for line in printed(rows).splitlines())  # the first NaN is shown
+
+
+SHOWN_AND_DRAWN = """
+import io, resource, sys, torch
+from rich.console import Console
+from torch_plateau import replay
+from torch_plateau.cli.annotate import annotate
+from torch_plateau.cli.epoch_table import show
+from torch_plateau.cli.pictures import draw_replay
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+torch.set_num_threads(1)
+for epochs in 100_000, 2_000_000:
+    before = peak()
+    metric = torch.rand(epochs, dtype=torch.float64)
+    result = replay(metric, patience=0)
+    show(Console(file=io.StringIO(), width=100), annotate(metric, result), "long")
+    draw_replay(metric, result, ["long"], io.BytesIO())
+print((peak() - before) / (8 * epochs))
+"""
+
+
+if sys.platform != "win32":  # which tells no peak
+
+    def test_a_long_history_is_shown_and_drawn_in_few_times_its_memory():
+        done = subprocess.run(
+            [sys.executable, "-c", SHOWN_AND_DRAWN], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout) < 4  # 24 where all was recorded or kept
 
 
 def test_of_very_many_cuts_the_first_and_last_are_shown():

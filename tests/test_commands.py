@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from torch_plateau.cli import app, commands, pictures, report
+from torch_plateau.cli import annotate, app, commands, pictures, report
 from torch_plateau.cli.bench.steps import Steps
 from torch_plateau.cli.demo import training
 from torch_plateau.histories import files, sweep
@@ -395,13 +395,13 @@ def test_ctrl_c_at_any_place_leaves_no_half_file(run, tmp_path, monkeypatch, wor
 
 
 def test_a_long_history_is_told_and_drawn_as_a_short_one_is(run, tmp_path, monkeypatch):
-    def made(recorded):
-        monkeypatch.setattr(commands, "RECORDED", recorded)
+    def made(piece):
+        monkeypatch.setattr(annotate, "PIECE", piece)
         result = run("replay", CLEAN, "--by", "seed", "--run", "0", "--html", "r.html")
         picture = (tmp_path / "torch-plateau-replay.png").read_bytes()
         return result.stdout, picture, (tmp_path / "r.html").read_bytes()
 
-    assert made(0) == made(1 << 20)
+    assert made(7) == made(1 << 20)
 
 
 @pytest.mark.parametrize("name", ["run.csv", "run.jsonl"])

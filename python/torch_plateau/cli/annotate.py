@@ -5,32 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, overload
+from functools import cache, cached_property
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from ..histories.replay import REASONS, Replay, replay
+from ..histories.replay import REASONS, Replay
+from ..lanes.lanes import PlateauLanes
 from ..lanes.table import BITS
 from .tables import number
 from .words import Step, tell
 
-__all__ = ["Epochs", "Row", "annotate"]
+__all__ = ["Column", "Epochs", "Row", "annotate"]
 
-BLOCK = 1 << 14  # rows that are put into words at once
-PIECE = 1 << 18  # epochs that are looked at together
-# Recorded names that are looked at together: some ten bytes an epoch of each.
-_TOGETHER = (
-    ("why", "improved", "reduced", "raised", "fired"),
-    ("num_bad_epochs",),
-    ("cooldown_counter",),
-    ("count", "limit"),
-    ("value",),
-    ("best",),
-    ("gate",),
-    ("lr",),
-)
+PIECE = 1 << 14  # epochs that are looked at together: too few for torch to share out to threads
+EVENTS = ("better", "cut", "raised", "due", "finished", "NaN")  # a bit each
+_FLAGS = ("improved", "reduced", "raised", "fired", "nan")  # what tells events besides ``why``
 _TOLD = [each.name for each in fields(Step) if each.name not in ("move", "stop")]
 _COLUMNS = {  # of a row, by what was recorded
     "value": "value",
@@ -39,7 +30,9 @@ _COLUMNS = {  # of a row, by what was recorded
     "bad": "num_bad_epochs",
     "cooldown": "cooldown_counter",
 }
-_Columns = Callable[[Sequence[str]], dict[str, Tensor]]  # recorded ones by name, [epochs, ...]
+_RECORDED = tuple(dict.fromkeys([*_TOLD, "reduced", *_COLUMNS.values(), "lr"]))
+# Names and a size to what was recorded, [size, ...] each, piece by piece.
+_Pieces = Callable[[Sequence[str], int], Iterator[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -72,15 +65,27 @@ class Row:
     event: str = ""
 
 
+@dataclass(frozen=True)
+class Column:
+    """Numbers of all epochs, made a piece at a time: its methods are those of a tensor."""
+
+    size: int
+    split: Callable[[int], Iterator[Tensor]]
+
+    def __len__(self) -> int:
+        """Return the number of epochs."""
+        return self.size
+
+
 class Epochs(Sequence[Row]):
     """The epochs of one lane, which are put into words when they are asked for.
 
-    A million of them take no more memory than their numbers do, and where nothing was recorded no
-    more than the metric: then the lane is replayed for what is asked.
+    A million of them take no more memory than what was recorded, and where that is nothing a byte
+    each: then the lane is replayed for what is asked, piece by piece.
     """
 
-    def __init__(self, metric: Tensor, columns: _Columns, start: Tensor, stop: str | None) -> None:
-        self._metric, self._columns = metric, columns
+    def __init__(self, metric: Tensor, pieces: _Pieces, start: Tensor, stop: str | None) -> None:
+        self._metric, self._pieces = metric, pieces
         self._start, self._stop = start, stop
 
     def __len__(self) -> int:
@@ -100,33 +105,53 @@ class Epochs(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         """Go through all epochs, a block at a time."""
-        for which in torch.arange(len(self)).split(BLOCK):
+        for which in torch.arange(len(self)).split(PIECE):
             yield from self.rows_at(which)
 
-    def column(self, name: str) -> Tensor:
+    def column(self, name: str) -> Tensor | Column:
         """Return a column of numbers by its name in :class:`Row`, ``[epochs]``."""
         if name == "metric":
             return self._metric
-        if name == "lr":
-            rates = self._columns(["lr"])["lr"]
-            none = torch.full((len(self),), math.nan, dtype=torch.float64)
-            return rates[:, 0] if rates.shape[1] else none
-        return self._columns([_COLUMNS[name]])[_COLUMNS[name]]
+        recorded = _COLUMNS.get(name, name)
+
+        def split(size: int) -> Iterator[Tensor]:
+            for _, columns in self._in_turn([recorded], size):
+                values = columns[recorded]
+                if values.ndim == 1:
+                    yield values
+                else:  # the first rate, if there is one
+                    yield values[:, 0] if values.shape[1] else torch.full((len(values),), math.nan)
+
+        return Column(len(self), split)
+
+    def _in_turn(
+        self, names: Sequence[str], size: int | None = None
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Yield what was recorded, piece by piece, and where each begins."""
+        size = size or PIECE
+        return zip(range(0, max(len(self), 1), size), self._pieces(names, size), strict=True)
 
     def rows_at(self, which: Tensor) -> list[Row]:
         """Return the epochs of these numbers, from 0."""
-        found: dict[str, list[Any]] = {}
-        earlier = self._start.expand(len(which), -1)
-        for names in _TOGETHER:
-            columns = self._columns(names)
-            found |= {name: column[which].tolist() for name, column in columns.items()}
-            if names == ("lr",):
-                earlier = columns["lr"][(which - 1).clamp(min=0)]
-                earlier[which == 0] = self._start
+        if not len(which):
+            return []
+        picked: dict[str, Tensor] = {}
+        last, before = int(which.max()), self._start[None]
+        for begin, columns in self._in_turn(_RECORDED):
+            rates = columns["lr"]
+            columns["earlier"], before = torch.cat([before, rates[:-1]]), rates[-1:]
+            here = ((which >= begin) & (which < begin + PIECE)).nonzero().flatten()
+            for name, column in columns.items():
+                if name not in picked:
+                    picked[name] = column.new_empty(len(which), *column.shape[1:])
+                picked[name][here] = column[which[here] - begin]
+            if last < begin + PIECE:
+                break
+        found = {name: values.tolist() for name, values in picked.items()}
         moves = [
             _moved(old, new) if reduced or raised else ""
             for old, new, reduced, raised in zip(
-                earlier.tolist(), found["lr"], found["reduced"], found["raised"], strict=True
+                *(found[name] for name in ("earlier", "lr", "reduced", "raised")), strict=True
             )
         ]
         told = [*(found[name] for name in _TOLD), moves, [self._stop] * len(moves)]
@@ -156,24 +181,39 @@ class Epochs(Sequence[Row]):
         ]
 
     @cached_property
-    def events(self) -> dict[str, Tensor]:
-        """The numbers of the epochs of each event, from 0, int64, in their order.
+    def _events(self) -> Tensor:
+        """The events of each epoch, as the bits of a byte."""
+        found = torch.empty(len(self), dtype=torch.uint8)
+        for begin, columns in self._in_turn(["why", *_FLAGS[:-1], "value"]):
+            columns["nan"] = columns["value"].isnan()
+            code = columns["why"].int()
+            for bit, name in enumerate(_FLAGS, 8):
+                code |= columns[name].int() << bit
+            found[begin : begin + PIECE] = _event_table().index_select(0, code)
+        return found
 
-        They are as words.py tells them; by ``"NaN"`` those whose words speak of a NaN.
+    def are(self, which: Tensor | slice, *events: str) -> Tensor:
+        """Return whether these epochs are one of these events, bool.
+
+        They are as words.py tells them; ``"NaN"`` are those whose words speak of a NaN.
         """
-        columns = self._columns(_TOGETHER[0])
-        odd = not all(bool(each.isfinite().all()) for each in self._metric.split(PIECE))
-        columns["nan"] = self.column("value").isnan() if odd else torch.zeros(1).expand(len(self))
-        pieces: dict[str, list[Tensor]] = {}
-        for begin in range(0, max(len(self), 1), PIECE):
-            part = {name: column[begin : begin + PIECE] for name, column in columns.items()}
-            for kind, there in _events_in(part).items():
-                pieces.setdefault(kind, []).append(begin + there.nonzero().flatten())
-        return {kind: torch.cat(each) for kind, each in pieces.items()}
+        return (self._events[which] & sum(1 << EVENTS.index(each) for each in events)).bool()
 
-    def at(self, *kinds: str) -> Tensor:
+    def at(self, *events: str) -> Tensor:
         """Return the numbers of the epochs of these events, from 0, in their order."""
-        return torch.cat([self.events[kind] for kind in kinds]).sort().values
+        return self.are(slice(None), *events).nonzero().flatten()
+
+
+@cache
+def _event_table() -> Tensor:
+    """Return the events of whatever can be recorded: ``why`` in the low byte, flags above it."""
+    codes = torch.arange(1 << (8 + len(_FLAGS)))
+    columns = {name: (codes >> bit & 1).bool() for bit, name in enumerate(_FLAGS, 8)}
+    there = _events_in({"why": (codes & 0xFF).to(torch.uint8), **columns})
+    table = torch.zeros(len(codes), dtype=torch.uint8)
+    for bit, name in enumerate(EVENTS):
+        table |= there[name].to(torch.uint8) << bit
+    return table
 
 
 def _events_in(column: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -220,26 +260,28 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:
     start = result.lanes.state_dict()["start_lr"][groups].cpu()
     stop = result.lanes.stop_reasons()[lane]
     if result.recorded or not result.epochs:
+        kept = {
+            name: getattr(result, name)[:, groups if name == "lr" else lane].cpu()
+            for name in _RECORDED
+        }
 
-        def columns(names: Sequence[str]) -> dict[str, Tensor]:
-            which = {name: groups if name == "lr" else lane for name in names}
-            return {name: getattr(result, name)[:, at].cpu() for name, at in which.items()}
-
-        columns([name for names in _TOGETHER for name in names])
+        def pieces(names: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
+            for begin in range(0, max(len(mine), 1), size):  # one of none, as split() gives
+                yield {name: kept[name][begin : begin + size] for name in names}
     else:
         settings, dtype = result.lanes.settings_of(lane), result.lanes.dtype
 
-        def columns(names: Sequence[str]) -> dict[str, Tensor]:
-            # with "why" lanes are taken one by one, which is faster for one
-            again = replay(
-                mine.to(dtype), lr=float(start), record=["why", *names], dtype=dtype, **settings
-            )
-            return {
-                name: getattr(again, name) if name == "lr" else getattr(again, name)[:, 0]
-                for name in names
-            }
+        def pieces(names: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
+            again = PlateauLanes(1, float(start), dtype=dtype, **settings)
+            for part in mine.split(size):
+                # with "why" lanes are taken one by one, which is faster for one
+                one = Replay(again, part.to(dtype), ["why", *names], threads=1)
+                yield {
+                    name: getattr(one, name) if name == "lr" else getattr(one, name)[:, 0]
+                    for name in names
+                }
 
-    return Epochs(mine, columns, start.float(), stop)
+    return Epochs(mine, pieces, start.float(), stop)
 
 
 def _groups_of(result: Replay, lane: int) -> slice:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..histories.diagnose import Finding, diagnose
 from ..histories.files import History, read_histories
-from ..histories.replay import Replay
 from ..histories.replay import replay as replay_history
 from ..histories.sweep import sweep as sweep_histories
 from .annotate import annotate
@@ -34,7 +32,6 @@ __all__ = ["inspect", "replay", "sweep"]
 CURE = "tables and pictures need an extra: pip install 'torch-plateau[cli]'"
 PROBLEM = 1  # exit code: terminal.py has the others
 MOST_TABLES = 8
-RECORDED = 1 << 20  # epochs of lanes
 
 
 @with_settings(mode="min")
@@ -70,7 +67,7 @@ def replay(
         history = one(
             read_histories(file, metric, by=by, missing=missing.value, progress=True), by, run
         )
-        result = _replayed(history.metric, lr=lr, **keywords)
+        result = replay_history(history.metric, lr=lr, **keywords)
     rows = [annotate(history.metric, result, lane) for lane in range(len(result))]
     for label, each in zip(labels, rows, strict=True):
         show(screen, each, f"{metric} of {history.name}: {label or 'default settings'}", every)
@@ -197,14 +194,6 @@ def inspect(
         raise typer.Exit(PROBLEM)
 
 
-def _replayed(metric: Tensor, **given: Any) -> Replay:
-    """Replay with all recorded, or of many epochs nothing: annotate() replays these again."""
-    result = replay_history(metric, **given)
-    if len(metric) * len(result) > RECORDED:
-        return result
-    return replay_history(metric, record="all", **given)
-
-
 def _report(html: Path, **parts: Any) -> None:
     from .report import write_report
 
@@ -219,7 +208,7 @@ def _report_findings(
     html: Path, metric: str, history: History, findings: list[Finding], settings: dict[str, Any]
 ) -> None:
     given = ", ".join(f"{name} {value}" for name, value in settings.items())
-    result = _replayed(history.metric, **settings)
+    result = replay_history(history.metric, **settings)
     _report(
         html,
         title=f"{metric} of {history.name}",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .annotate import PIECE
 from .tables import aligned, new_table, number
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def show(console: Console, rows: Epochs, title: str, every: bool = False) -> Non
     shown = rows.rows_at(alone)
     cells = columns(
         shown,
-        averages=_averages(rows.column("value"), rows.column("metric")),
-        cools=bool(rows.column("cooldown").any()),
+        averages=_averages(rows),
+        cools=any(bool(each.any()) for each in rows.column("cooldown").split(PIECE)),
     )
     numbers = [name for name in cells if name != "words"]
     for name in ("cool", "gate"):  # the words tell of both
@@ -64,8 +66,9 @@ def show(console: Console, rows: Epochs, title: str, every: bool = False) -> Non
     console.print(table)
 
 
-def _averages(value: Tensor, metric: Tensor) -> bool:
-    return bool(((value != metric) & ~value.isnan()).any())
+def _averages(rows: Epochs) -> bool:
+    pairs = zip(*(rows.column(name).split(PIECE) for name in ("value", "metric")), strict=True)
+    return any(bool(((value != metric) & ~value.isnan()).any()) for value, metric in pairs)
 
 
 def _room(width: int, names: list[str], cells: dict[str, list[str]]) -> int:
@@ -112,17 +115,16 @@ def folded(rows: Epochs) -> list[range]:
     if size <= LONG:
         return [range(i, i + 1) for i in range(size)]
     kept = {*range(ENDS), *range(size - ENDS, size)}
-    better, nan = rows.at("better"), rows.at("NaN")
-    told = _first_of_dues(rows, rows.at(*_MOVES, "due", "finished"))
+    better, nan = rows.at("better"), rows.are(slice(None), "NaN")
+    told = _told(rows)
     if len(told) > MOST:
         told = torch.cat([told[: MOST // 2], told[-MOST // 2 :]])
     earlier = torch.searchsorted(better, told).tolist()
-    for i, count in zip(told.tolist(), earlier, strict=True):
-        best = int(better[count - 1]) if count else 0
+    for i, before in zip(told.tolist(), earlier, strict=True):
+        best = int(better[before - 1]) if before else 0
         kept |= {best, *range(i - BEFORE, i + AFTER + 1)}
-    begins = torch.ones(len(nan), dtype=torch.bool)
-    begins[1:] = nan.diff() > 1
-    kept |= set(nan[begins][:MOST].tolist())
+    nan[1:] &= ~nan[:-1]  # where a stretch of them begins
+    kept |= set(nan.nonzero().flatten()[:MOST].tolist())
     shown = sorted(i for i in kept if 0 <= i < size)
     stretches = []
     for i, following in zip(shown, [*shown[1:], size], strict=True):
@@ -133,25 +135,38 @@ def folded(rows: Epochs) -> list[range]:
     return stretches
 
 
-def _first_of_dues(rows: Epochs, told: Tensor) -> Tensor:
-    """Leave out what is due and moves nothing where that was so the time before as well."""
-    due, finished = (torch.isin(told, rows.at(kind)) for kind in ("due", "finished"))
-    before = torch.zeros(len(told), dtype=torch.bool)
-    before[~finished] = torch.cat([torch.zeros(1, dtype=torch.bool), due[~finished]])[:-1]
-    return told[~(due & before)]
+def _told(rows: Epochs) -> Tensor:
+    """Return cuts, raises and ends, and the first of those in a row that are due and move nothing.
+
+    It goes by pieces, since each epoch may be one of them.
+    """
+    found, last = [], torch.zeros(1, dtype=torch.bool)
+    for begin in range(0, len(rows), PIECE):
+        here = rows.are(slice(begin, begin + PIECE), *_MOVES, "due", "finished")
+        told = begin + here.nonzero().flatten()
+        due, finished = (rows.are(told, kind) for kind in ("due", "finished"))
+        before = torch.zeros(len(told), dtype=torch.bool)
+        dues = torch.cat([last, due[~finished]])
+        before[~finished], last = dues[:-1], dues[-1:]
+        found.append(told[~(due & before)])
+    return torch.cat(found)
 
 
 def summaries(rows: Epochs, stretches: list[range]) -> Iterator[str]:
     """Say in a line each what folded rows hold."""
-    bad = rows.column("bad")
-    for stretch in stretches:
-        ends = torch.tensor([stretch.start, stretch.stop])
+    ends = torch.tensor([end for each in stretches for end in (each.start, each.stop)])
+    bad = torch.zeros(len(ends) + 1, dtype=torch.int32)  # between the ends, in turn
+    for begin, piece in zip(count(0, PIECE), rows.column("bad").split(PIECE), strict=False):
+        place = torch.searchsorted(ends, torch.arange(begin, begin + len(piece)), right=True)
+        bad.scatter_reduce_(0, place, piece, "amax")
+    for stretch, worst in zip(stretches, bad[1::2].tolist(), strict=True):
+        whole = slice(stretch.start, stretch.stop)
         better, cuts, due = (
-            int(torch.searchsorted(rows.at(*kinds), ends).diff())
-            for kinds in (("better",), _MOVES, ("due",))
+            int(rows.are(whole, *events).count_nonzero())
+            for events in (("better",), _MOVES, ("due",))
         )
         parts = [f"{better} better"] if better else []
-        parts.append(f"bad up to {int(bad[stretch.start : stretch.stop].max())}")
+        parts.append(f"bad up to {worst}")
         parts += [f"{cuts} cuts or raises"] if cuts else []
         parts += [f"{due} cuts due"] if due else []
         yield f"{len(stretch)} epochs: {', '.join(parts)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..histories.replay import Replay
-from .annotate import Epochs, annotate
+from .annotate import Column, Epochs, annotate
 from .sweep_picture import draw_sweep
 
 __all__ = ["LOOKS", "MOST", "POINTS", "curve", "draw_replay", "draw_sweep", "some"]
@@ -32,7 +33,7 @@ LOOKS: tuple[dict[str, Any], ...] = (
 MOST = len(LOOKS)  # lanes in one picture
 STEEP = 30.0  # largest metric by the smallest, both above zero, from which on its axis is a log one
 POINTS = 2000  # stretches of which a curve is drawn: more than there are pixels
-PIECE = 200  # of these that are looked at together
+PIECE = 20  # of these that are looked at together
 HUGE = 1e150  # beyond this matplotlib's own arithmetic overflows
 
 
@@ -136,11 +137,11 @@ def _draw_metric(panel: Axes, lanes: list[Epochs], labels: list[str], shared: bo
 def _draw_cuts(panels: list[Axes], lanes: list[Epochs]) -> None:
     """Mark the cuts of the only lane through all panels."""
     for rows in lanes:
-        count = len(rows.at("cut"))
-        cuts = (1 + some(rows.at("cut"))).tolist()
+        cut = rows.at("cut")
+        cuts = (1 + some(cut)).tolist()
         for panel in panels if cuts else []:
             across = panel.get_xaxis_transform()
-            label = f"cuts: {count}"
+            label = f"cuts: {len(cut)}"
             lines = panel.vlines(
                 cuts, 0, 1, colors="black", linestyles=":", label=label, transform=across
             )
@@ -181,17 +182,18 @@ def _draw_rates(panel: Axes, lanes: list[Epochs], labels: list[str]) -> None:
         panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def curve(column: Tensor) -> Curve:
+def curve(column: Tensor | Column) -> Curve:
     """Return epochs and values to draw: of many only the lowest and highest of each stretch.
 
     What cannot be drawn is NaN. A column of any length is gone through in pieces.
     """
     width = len(column) // POINTS
     if width < 2:
-        return np.arange(1, len(column) + 1), _finite(column)
+        pieces = [_finite(values) for values in column.split(PIECE * POINTS)]
+        return np.arange(1, len(column) + 1), np.concatenate([np.zeros(0), *pieces])
     places, heights = [], []
-    for begin in range(0, len(column), width * PIECE):
-        values = _finite(column[begin : begin + width * PIECE])
+    for begin, piece in zip(count(0, width * PIECE), column.split(width * PIECE), strict=False):
+        values = _finite(piece)
         stretches = values[: len(values) // width * width].reshape(-1, width)
         odd, first = np.isnan(stretches), np.arange(len(stretches)) * width
         low = first + np.where(odd, np.inf, stretches).argmin(1)

@@ -13,7 +13,7 @@ from .errors import printable
 
 __all__ = ["read_quickly"]
 
-PIECE = 1 << 23  # bytes that are looked at together
+PIECE = 1 << 21  # bytes that are looked at together
 LEAST = 1 << 22  # bytes: shorter files are read before pyarrow is imported
 ODD = re.compile(rb"\r(?!\n)|\0|[\"']")  # line ends, quotes: what readers of CSV differ in
 
