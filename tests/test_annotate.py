@@ -399,10 +399,10 @@ def test_many_epochs_are_told_without_a_row_for_each():
     assert any("70001" in line for line in printed(rows).splitlines())  # the first NaN is shown
 
 
-SHOWN_AND_DRAWN = """
+ALL_OF_IT = """
 import io, resource, sys, torch
 from rich.console import Console
-from torch_plateau import replay
+from torch_plateau import diagnose, replay
 from torch_plateau.cli.annotate import annotate
 from torch_plateau.cli.epoch_table import show
 from torch_plateau.cli.pictures import draw_replay
@@ -418,18 +418,17 @@ for epochs in 100_000, 2_000_000:
     result = replay(metric, patience=0)
     show(Console(file=io.StringIO(), width=100), annotate(metric, result), "long")
     draw_replay(metric, result, ["long"], io.BytesIO())
+    diagnose(metric)
 print((peak() - before) / (8 * epochs))
 """
 
 
 if sys.platform != "win32":  # which tells no peak
 
-    def test_a_long_history_is_shown_and_drawn_in_few_times_its_memory():
-        done = subprocess.run(
-            [sys.executable, "-c", SHOWN_AND_DRAWN], capture_output=True, text=True
-        )
+    def test_a_long_history_is_shown_drawn_and_judged_in_few_times_its_memory():
+        done = subprocess.run([sys.executable, "-c", ALL_OF_IT], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert float(done.stdout) < 4  # 24 where all was recorded or kept
+        assert float(done.stdout) < 6  # 24 where all was recorded or kept
 
 
 def test_of_very_many_cuts_the_first_and_last_are_shown():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ..lanes.lanes import PlateauLanes
 from ..lanes.readable import check_readable, is_out_of_memory, kind_of
 from .findings.curve import leakage, mode_reversed, overfitting
 from .findings.cuts import cut_while_improving, outcomes, patience_below_noise, spike_cut
+from .findings.evidence import PIECE, places_of
 from .findings.history import Finding, History, replayed
 
 __all__ = ["Finding", "diagnose"]
@@ -62,31 +62,29 @@ def diagnose(
     values = _series("metric", metric)
     train = None if train_metric is None else _series("train_metric", train_metric, len(values))
     rates = None if lr is None else _series("lr", lr, len(values))
-    if rates is not None and not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+    if rates is not None and not bool((rates.isfinite() & (rates >= 0)).all()):
         raise ValueError("lr: expected finite rates of 0 or more")
     checked = _settings(settings)
-    finite = [
-        math.isfinite(value) and (train is None or math.isfinite(train[i]))
-        for i, value in enumerate(values)
-    ]
+    odd = _odd_in(values)
+    if train is not None:
+        odd = torch.cat([odd, _odd_in(train)]).unique()
     found = []
     end = len(values)
-    if not all(finite):
-        end = finite.index(False)
-        found.append(_diverged(end, finite.count(False), len(values)))
+    if len(odd):
+        end = int(odd[0])
+        found.append(_diverged(end, len(odd), len(values)))
     if end < SHORTEST:
         text = f"{end} epochs with finite values are too few to judge: is there a longer record?"
         return [*found, Finding("too-short", "question", text, {"epochs": end})]
-    sign = -1.0 if checked["mode"] == "max" else 1.0
     cuts = None if rates is None else [i for i in _cuts_of(rates) if i < end]
     if rates is None:  # nor is the room above the floor known
         checked = {**checked, "min_lr": 0.0, "eps": 0.0}
     history = History(
         values=values[:end],
-        oriented=[sign * value for value in values[:end]],
-        train=None if train is None else [sign * value for value in train[:end]],
+        oriented=_oriented(values[:end], checked["mode"]),
+        train=None if train is None else _oriented(train[:end], checked["mode"]),
         recorded=cuts,
-        start_rate=rates[0] if rates and rates[0] > 0 else 1.0,
+        start_rate=1.0 if rates is None else float(rates[0]) or 1.0,
         settings=checked,
     )
     return found + _findings_of(history)
@@ -97,9 +95,8 @@ def _findings_of(history: History) -> list[Finding]:
     found = list(overfitting(history)) + list(leakage(history))
     reversed_mode = [] if found else list(mode_reversed(history))
     if not reversed_mode:
-        course = replayed(history.values, history.start_rate, history.settings)
-        would = [i for i, reduced in enumerate(course.reduced) if reduced]
-        cuts = would if history.recorded is None else history.recorded
+        course = replayed(history)
+        cuts = course.reduced if history.recorded is None else history.recorded
         found += [
             *spike_cut(history, course, cuts),
             *patience_below_noise(history, course, cuts),
@@ -110,7 +107,7 @@ def _findings_of(history: History) -> list[Finding]:
     return sorted(reversed_mode + found, key=lambda each: order.index(each.level))
 
 
-def _series(name: str, given: Any, size: int | None = None) -> list[float]:
+def _series(name: str, given: Any, size: int | None = None) -> Tensor:
     if isinstance(given, Tensor):
         check_readable(given, name)
     try:
@@ -126,8 +123,17 @@ def _series(name: str, given: Any, size: int | None = None) -> list[float]:
         raise ValueError(f"{name}: expected one dimension, got shape {tuple(values.shape)}")
     if size is not None and len(values) != size:
         raise ValueError(f"{name}: expected {size} values, as metric has, got {len(values)}")
-    numbers: list[float] = values.tolist()
-    return numbers
+    return values.as_subclass(Tensor).resolve_neg()
+
+
+def _oriented(values: Tensor, mode: str) -> Tensor:
+    return -values if mode == "max" else values
+
+
+def _odd_in(values: Tensor) -> Tensor:
+    """Return where values are NaN or infinite; piece by piece, as each takes others along."""
+    pieces = zip(count(0, PIECE), values.split(PIECE), strict=False)
+    return torch.cat([begin + (~each.isfinite()).nonzero().flatten() for begin, each in pieces])
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -138,11 +144,13 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     return PlateauLanes(1, 1.0, **given).settings_of(0)
 
 
-def _cuts_of(rates: list[float]) -> list[int]:
+def _cuts_of(rates: Tensor) -> list[int]:
     """Return the epochs, from 0, after which the rate was cut."""
-    ratios = [after / before if before > 0 else 1.0 for before, after in pairwise(rates)]
-    flat = [False, *(abs(ratio - 1) <= FLAT for ratio in ratios), False]
-    return [i for i, ratio in enumerate(ratios) if ratio < CUT and (flat[i] or flat[i + 2])]
+    before, after = rates[:-1], rates[1:]
+    ratios = torch.where(before > 0, after / before, 1.0)
+    flat = torch.zeros(len(rates) + 1, dtype=torch.bool)
+    flat[1:-1] = (ratios - 1).abs() <= FLAT
+    return places_of((ratios < CUT) & (flat[:-2] | flat[2:]))
 
 
 def _diverged(first: int, count: int, epochs: int) -> Finding:

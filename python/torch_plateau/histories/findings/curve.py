@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from itertools import pairwise
-from statistics import median
 
-from .evidence import correlation_of, noise_of, running_median, trend_of
+from .evidence import correlation_of, median_of, noise_of, running_median, trend_of
 from .history import CLEAR, PROGRESS, SMOOTH, SUSTAINED, Finding, History
 
 SPOILT = 0.03  # share of the progress that overfitting must have lost again
@@ -23,13 +20,15 @@ def overfitting(history: History) -> Iterator[Finding]:
         return
     z = history.oriented
     smooth = running_median(z, SMOOTH)
-    best = smooth.index(min(smooth))
+    best = int(smooth.argmin())
+    lowest = float(smooth[best])
+    del smooth
     tail, train = z[best:], history.train[best:]
     if len(tail) < SUSTAINED:
         return
-    noise, progress = noise_of(tail), median(z[:3]) - smooth[best]
-    loss = min(median(tail), median(tail[-5:])) - smooth[best]
-    if trend_of(train) < -CLEAR and loss > max(CLEAR * noise, SPOILT * progress):
+    noise, progress = noise_of(tail), median_of(z[:3]) - lowest
+    loss = min(median_of(tail), median_of(tail[-5:])) - lowest
+    if loss > max(CLEAR * noise, SPOILT * progress) and trend_of(train) < -CLEAR:
         yield Finding(
             "overfitting",
             "problem",
@@ -43,17 +42,18 @@ def overfitting(history: History) -> Iterator[Finding]:
 def leakage(history: History) -> Iterator[Finding]:
     """Validation that stays with a training loss which has fallen to a fraction of itself."""
     train = history.train
-    if train is None or history.settings["mode"] == "max" or min(history.oriented + train) <= 0:
+    if train is None or history.settings["mode"] == "max":
         return
-    ratios = [v / t for v, t in zip(history.oriented, train, strict=True)]
-    ratio = median(ratios[-(len(ratios) // 3) :])
-    fall = median(train[:1]) / median(train[-5:])
-    changes = [
-        [math.log(after / before) for before, after in pairwise(series)]
-        for series in (history.oriented, train)
-    ]
-    together = correlation_of(*changes)
-    if fall >= MEMORISED and CLOSE[0] <= ratio <= CLOSE[1] and together >= TRACKING:
+    z = history.oriented
+    if min(float(z.min()), float(train.min())) <= 0:
+        return
+    last = slice(-(len(z) // 3), None)
+    ratio = median_of(z[last] / train[last])
+    fall = median_of(train[:1]) / median_of(train[-5:])
+    if fall < MEMORISED or not CLOSE[0] <= ratio <= CLOSE[1]:
+        return
+    together = correlation_of(*(series[1:] / series[:-1] for series in (z, train)))
+    if together >= TRACKING:
         yield Finding(
             "leakage",
             "question",
@@ -67,28 +67,29 @@ def leakage(history: History) -> Iterator[Finding]:
 def mode_reversed(history: History) -> Iterator[Finding]:
     """Best at the start, worse ever after, and shaped like a learning curve upside down."""
     z, train = history.oriented, history.train
-    n, start = len(z), median(z[:3])
-    best, end = z.index(min(z)), median(z[-5:])
-    rise = end - min(z[:3])
+    n, start = len(z), median_of(z[:3])
+    best, end = int(z.argmin()), median_of(z[-5:])
+    rise = end - float(z[:3].min())
     late = z[max(3, int(EARLY * n)) :]
-    third = median(z[n // 3 - 1 : n // 3 + 2]) - min(z[:3])
-    worse = sum(value > start for value in late) / len(late)
-    falls = train is not None and trend_of(train) < -CLEAR  # then it is overfitting from the start
+    third = median_of(z[n // 3 - 1 : n // 3 + 2]) - float(z[:3].min())
+    worse = int((late > start).count_nonzero()) / len(late)
     if (
         best < max(2, EARLY * n)
         and worse >= 1 - EARLY
-        and rise > PROGRESS * noise_of(z)
         and third > rise / 2  # a learning curve is steep first; a divergence is steep last
+        and rise > PROGRESS * noise_of(z)
         and trend_of(z) > CLEAR
-        and not falls
+        # else it is overfitting from the start
+        and not (train is not None and trend_of(train) < -CLEAR)
     ):
+        first, last = float(history.values[best]), median_of(history.values[-5:])
         mode = history.settings["mode"]
         other = "max" if mode == "min" else "min"
         yield Finding(
             "mode-reversed",
             "problem",
             f'Under mode="{mode}" epoch {best + 1} was the best of {n}, and the metric went from '
-            f"{history.values[best]:.3g} to {median(history.values[-5:]):.3g} the way that "
+            f"{first:.3g} to {last:.3g} the way that "
             f'learning curves go under mode="{other}".',
-            {"epoch": best + 1, "first": history.values[best], "last": median(history.values[-5:])},
+            {"epoch": best + 1, "first": first, "last": last},
         )

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ...lanes.lanes import PlateauLanes
-from ..replay import replay
+from ..replay import Replay, replay
 from .evidence import (
     MEDIAN_ERROR,
+    PIECE,
     lowest_of,
+    lows_of,
+    median_of,
     noise_of,
     outliers_of,
     running_median,
     slope_of,
     trend_of,
 )
-from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History
+from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, in_pieces
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen
@@ -70,7 +75,7 @@ def outcomes(history: History) -> Iterator[Finding]:
         before, after = z[begin : cut + 1], z[cut + 1 : end]
         if len(after) < 3:
             continue
-        gain = median(before) - median(after)
+        gain = median_of(before) - median_of(after)
         noise = noise_of(z[max(0, cut + 1 - NEAR) : end])
         error = MEDIAN_ERROR * noise * math.sqrt(1 / len(before) + 1 / len(after))
         if gain > SIGMAS * error:
@@ -113,18 +118,12 @@ def spike_cut(history: History, course: Course, cuts: list[int]) -> Iterator[Fin
     spiked = _spiked(history, course, cuts)
     if not spiked or not tried:
         return
-    smoothed = replay(
-        history.values,
-        lr=history.start_rate,
-        record=("reduced", "num_bad_epochs"),
-        **{**history.settings, "smoothing": tried},
-    )
-    far = ~smoothed.reduced & (smoothed.num_bad_epochs <= history.patience // 2)
+    far = _far_with(history, tried, _far_without_spikes(history, spiked))
     found: list[int] = []
     spikes: set[int] = set()
     needed = 0.0
-    for cut in _far_without_spikes(history, spiked):
-        enough = [each for each, good in zip(tried, far[cut].tolist(), strict=True) if good]
+    for cut, goods in far.items():
+        enough = [each for each, good in zip(tried, goods, strict=True) if good]
         if enough:
             found.append(cut)
             spikes.update(spiked[cut].medians)
@@ -150,17 +149,19 @@ class _Spikes(NamedTuple):
 
 def _spiked(history: History, course: Course, cuts: list[int]) -> dict[int, _Spikes]:
     """Return the cuts that odd values led to. No two have an epoch in common."""
-    last_best = list(accumulate((i if new else 0 for i, new in enumerate(course.improved)), max))
+    better, reduced = course.improved.tolist(), set(course.reduced)
     found = {}
     for k, cut in enumerate(cuts):
-        if not course.reduced[cut]:  # by other settings than those given
+        if cut not in reduced:  # by other settings than those given
             continue
-        begin = max(last_best[cut], cuts[k - 1] + 1 if k else 0)  # a cut changes the noise
+        last = bisect_right(better, cut)
+        best = better[last - 1] if last else 0
+        begin = max(best, cuts[k - 1] + 1 if k else 0)  # a cut changes the noise
         noise = noise_of(history.oriented[max(0, begin - NEAR // 2) : cut + 1])
         first = max(0, begin - SPIKE_HALF)
         near = slice(first, cut + 1)
         odd = outliers_of(history.oriented[near], SPIKE_HALF, SPIKE, noise)
-        middle = running_median(history.values[near], SPIKE_HALF)
+        middle = running_median(history.values[near], SPIKE_HALF).tolist()
         medians = {first + i: middle[i] for i in odd if first + i >= begin}
         if medians:
             found[cut] = _Spikes(begin, medians)
@@ -175,31 +176,49 @@ def _far_without_spikes(history: History, spiked: dict[int, _Spikes]) -> list[in
     """
     lanes = PlateauLanes(2, history.start_rate, **history.settings)
     begins = {each.begin for each in spiked.values()}
-    medians = {i: value for each in spiked.values() for i, value in each.medians.items()}
-    rows = [[value, medians.get(i, value)] for i, value in enumerate(history.values)]
+    ends = {cut + 1 for cut in spiked}
+    without = history.values[: max(ends)].clone()
+    for each in spiked.values():
+        without[list(each.medians)] = torch.tensor(list(each.medians.values()), dtype=torch.float64)
+    edges = sorted({*range(0, max(ends), PIECE), *begins, *ends})
     found = []
-    for i, row in enumerate(torch.tensor(rows[: max(spiked) + 1], dtype=torch.float64)):
-        if i in begins:
+    for begin, end in pairwise(edges):
+        if begin in begins:
             lanes.copy_lanes([0], [1])
-        lanes.step(row)
-        if (
-            i in spiked
-            and not lanes.reduced[1]
-            and lanes.num_bad_epochs[1] <= history.patience // 2
-        ):
-            found.append(i)
+        rows = torch.stack([history.values[begin:end], without[begin:end]], 1)
+        last = Replay(lanes, rows, ("reduced", "num_bad_epochs"), threads=1)
+        if end in ends and _is_far(last, history.patience)[-1, 1]:
+            found.append(end - 1)
     return found
+
+
+def _far_with(history: History, smoothings: list[float], cuts: list[int]) -> dict[int, list[bool]]:
+    """Return for each cut with which of these smoothings half of the patience would be left."""
+    settings = {**history.settings, "smoothing": smoothings}
+    lanes = PlateauLanes(len(smoothings), history.start_rate, **settings)
+    found: dict[int, list[bool]] = {}
+    for begin, part in in_pieces(lanes, history.values, ("reduced", "num_bad_epochs")):
+        far = _is_far(part, history.patience)
+        found |= {cut: far[cut - begin].tolist() for cut in cuts if 0 <= cut - begin < part.epochs}
+    return found
+
+
+def _is_far(part: Replay, patience: int) -> Tensor:
+    """Return whether an epoch cut nothing and left half of the patience, ``[epochs, lanes]``."""
+    return ~part.reduced & (part.num_bad_epochs <= patience // 2)
 
 
 def patience_below_noise(history: History, course: Course, cuts: list[int]) -> Iterator[Finding]:
     """Cuts that noise alone brings while a metric improves at a pace worth waiting for."""
+    if not cuts:
+        return
     z = history.oriented
-    lows = list(accumulate(running_median(z, SMOOTH), min))
+    start, lows = median_of(z[:3]), lows_of(z, SMOOTH)
     found, noises, paces = [], [], []
     for cut in cuts:
         noise, low = history.noise_at(cut), lowest_of(z, lows, cut, SMOOTH)
-        progress = median(z[:3]) - low
-        worse = median(z[max(0, cut - history.patience) : cut + 1]) - low
+        progress = start - low
+        worse = median_of(z[max(0, cut - history.patience) : cut + 1]) - low
         if progress < PROGRESS * noise or worse > CLEAR * noise or cut + 1 < SUSTAINED:
             continue
         found.append(cut)
@@ -214,8 +233,7 @@ def patience_below_noise(history: History, course: Course, cuts: list[int]) -> I
     tried = [p for p in PATIENCES if p > history.patience]
     shares = _cut_by_noise(history, noise, pace, tried)
     bears = next((p for p, each in zip(tried, shares, strict=True) if each <= SELDOM), 0)
-    better = [i for i, improved in enumerate(course.improved) if improved]
-    dry = max((b - a - 1 for a, b in pairwise(better)), default=0)
+    dry = int(course.improved.diff().max()) - 1 if len(course.improved) > 1 else 0
     came, besides = _would(history)
     cure = f"patience={bears} bears it" if bears else "no patience up to 20 bears it: smooth it"
     yield Finding(
@@ -244,7 +262,7 @@ def _cut_by_noise(history: History, noise: float, pace: float, patiences: list[i
     if not patiences:
         return []
     sign = -1.0 if history.settings["mode"] == "max" else 1.0
-    level = median(history.oriented[-5:])
+    level = median_of(history.oriented[-5:])
     chance = torch.Generator().manual_seed(0)
     draw = torch.randn(HORIZON, TRIALS, generator=chance, dtype=torch.float64)
     line = level + pace * torch.arange(HORIZON, 0, -1)
@@ -263,14 +281,14 @@ def _cut_by_noise(history: History, noise: float, pace: float, patiences: list[i
 
 def cut_while_improving(history: History, cuts: list[int]) -> Iterator[Finding]:
     """Cuts whose own run of bad steps, with the epoch before it, is a clear descent."""
-    found, slopes = [], []
+    found, slopes, start = [], [], median_of(history.oriented[:3])
     for cut in cuts:
         run = history.oriented[max(0, cut + 1 - max(6, history.patience + 2)) : cut + 1]
         if len(run) < 6:
             continue
         slope = slope_of(run)
-        start, smooth = median(history.oriented[:3]), running_median(run, SMOOTH)
-        size = max(CLEAR * noise_of(run), MATERIAL * (start - min(smooth)))
+        lowest = float(running_median(run, SMOOTH).min())
+        size = max(CLEAR * noise_of(run), MATERIAL * (start - lowest))
         if trend_of(run) < -STEADY and -slope * len(run) > size:
             found.append(cut)
             slopes.append(-slope)

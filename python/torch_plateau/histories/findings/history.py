@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..replay import replay
-from .evidence import noise_of
+import torch
+from torch import Tensor
+
+from ...lanes.lanes import PlateauLanes
+from ..replay import Replay
+from .evidence import PIECE, noise_of, places_of
 
 NEAR = 12  # epochs before a cut that tell the noise there: more would mix in another phase
 CLEAR = 3.0  # what must hold over a long stretch, where there are many to choose from
@@ -36,9 +41,9 @@ class Finding:
 class History:
     """Finite values; ``recorded`` are the cuts (epochs from 0), None where no rates were given."""
 
-    values: list[float]
-    oriented: list[float]
-    train: list[float] | None
+    values: Tensor
+    oriented: Tensor
+    train: Tensor | None
     recorded: list[int] | None
     start_rate: float
     settings: dict[str, Any]
@@ -55,15 +60,25 @@ class History:
 
 @dataclass(frozen=True)
 class Course:
-    """What the settings do on a history, epoch by epoch."""
+    """The epochs (from 0) at which the settings lower the rate of a history, or see a better."""
 
-    reduced: list[bool]
-    improved: list[bool]
-    bad: list[int]
+    reduced: list[int]
+    improved: Tensor
 
 
-def replayed(values: list[float], rate: float, settings: dict[str, Any]) -> Course:
-    """Take one lane through ``values``."""
-    result = replay(values, lr=rate, record=("reduced", "improved", "num_bad_epochs"), **settings)
-    rows = (result.reduced, result.improved, result.num_bad_epochs)
-    return Course(*(row.flatten().tolist() for row in rows))
+def replayed(history: History) -> Course:
+    """Take one lane through all values."""
+    lanes = PlateauLanes(1, history.start_rate, **history.settings)
+    reduced, improved = [], torch.empty(len(history.values), dtype=torch.bool)
+    for begin, part in in_pieces(lanes, history.values, ("reduced", "improved")):
+        reduced += [begin + i for i in places_of(part.reduced[:, 0])]
+        improved[begin : begin + part.epochs] = part.improved[:, 0]
+    return Course(reduced, improved.nonzero().flatten())
+
+
+def in_pieces(
+    lanes: PlateauLanes, values: Tensor, record: Sequence[str]
+) -> Iterator[tuple[int, Replay]]:
+    """Take lanes through values; yield what was recorded, piece by piece, and where each begins."""
+    for begin in range(0, len(values), PIECE):
+        yield begin, Replay(lanes, values[begin : begin + PIECE], record, threads=1)
