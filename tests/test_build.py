@@ -43,6 +43,7 @@ def test_what_is_installed_is_the_package_and_one_library():
     files = importlib.metadata.files("torch-plateau")
     assert files is not None, "torch-plateau is not installed"
     kinds = {"torch_plateau": {".j2", ".py", ".pyi", ".pyc", ".so", ".typed"}}
+    kinds["_torch_plateau_command"] = {".py", ".pyc"}
     kinds[f"torch_plateau-{torch_plateau.__version__}.dist-info"] = {"", ".json", ".txt"}
     odd = [file for file in files if file.suffix not in kinds.get(file.parts[0], ())]
     assert [file.name for file in odd] == ["torch-plateau"]

@@ -359,6 +359,34 @@ def test_ctrl_c_ends_a_command_with_a_line(tmp_path):
     assert made_in(tmp_path) == []
 
 
+STOPPED_AT = """
+import os, signal, sys
+from _torch_plateau_command import main
+
+class Stop:
+    def find_spec(name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stop)
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["torch", "torch.nn", "torch_plateau.cli"])
+def test_ctrl_c_ends_the_command_line_with_a_line_while_it_is_imported(name):
+    command = [sys.executable, "-c", STOPPED_AT, name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = (done.returncode, done.stdout, done.stderr)
+    assert said == (130, "", "torch-plateau: stopped\n")
+
+
+def test_the_command_line_ends_as_its_command_does(tmp_path):
+    command = [sys.executable, "-c", "from _torch_plateau_command import main; main()"]
+    done = subprocess.run([*command, "inspect", "nothing.csv"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("words", "where"),
     [
