@@ -1,6 +1,7 @@
 """The commands on recorded histories: what they print, draw, write, refuse and exit with."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -14,12 +15,15 @@ import time
 
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 from typer.testing import CliRunner
 
 from torch_plateau.cli import annotate, app, commands, pictures, report
 from torch_plateau.cli.bench.steps import Steps
 from torch_plateau.cli.demo import training
+from torch_plateau.cli.printed import print_findings
 from torch_plateau.histories import files, sweep
+from torch_plateau.histories.diagnose import Finding
 from torch_plateau.histories.files import quick
 from torch_plateau.histories.progress import LateBar
 from torch_plateau.lanes.table import SETTINGS
@@ -357,6 +361,13 @@ def test_ctrl_c_ends_a_command_with_a_line(tmp_path):
         said, message = process.communicate()
     assert (process.returncode, said, message) == (130, "", "torch-plateau: stopped\n")
     assert made_in(tmp_path) == []
+
+
+def test_of_a_finding_only_its_level_is_bold():
+    screen = Console(force_terminal=True, color_system="standard", width=100, file=io.StringIO())
+    print_findings(screen, {"run": [Finding("code", "problem", "What it says.", {})]})
+    line = screen.file.getvalue().splitlines()[1]
+    assert line.rstrip() == "  \x1b[1;31mproblem \x1b[0m(code): What it says.".rstrip()
 
 
 STOPPED_AT = """

@@ -82,8 +82,8 @@ def print_findings(console: Console, found: Mapping[str, list[Finding]]) -> None
         if not findings:
             console.print("  nothing found")
         for each in findings:
-            line = Words(f"{each.level} ", style=styles[each.level])
-            line.append(f"({each.code}): ", style="default").append(each.text, style="default")
+            line = Words().append(f"{each.level} ", style=styles[each.level])
+            line.append(f"({each.code}): {each.text}")
             console.print(Padding(line, (0, 0, 0, 2)))
 
 
