@@ -17,6 +17,7 @@ import torch_plateau.cli.report as report
 from torch_plateau import replay
 from torch_plateau.cli.annotate import annotate
 from torch_plateau.cli.report import write_report
+from torch_plateau.cli.report_figures import replay_figure
 from torch_plateau.histories.findings.history import Finding
 from torch_plateau.histories.sweep import sweep
 
@@ -274,3 +275,9 @@ if BROWSER:  # elsewhere there is nothing to open a page in
         assert heard[0] == "alert"
         assert "nothing is not defined" in heard[1]
         assert "http://localhost:9/x" in heard
+
+
+def test_the_bare_metric_of_a_long_history_has_no_marks():
+    for epochs, mode in ((200, "lines+markers"), (3_000, "lines")):
+        (drawn,) = replay_figure(torch.rand(epochs), None, ["run"]).data
+        assert drawn.mode == mode

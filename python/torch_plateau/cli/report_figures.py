@@ -84,7 +84,7 @@ def replay_figure(metric: Tensor, result: Replay | None, labels: list[str]) -> A
             name = _plain(labels[i]) if i < len(labels) else "metric"
             x, y = curve(flat[:, i])
             figure.add_scatter(
-                x=x.tolist(), y=_finite(y.tolist()), mode="lines+markers", name=name, line=_line(i)
+                x=x.tolist(), y=_finite(y.tolist()), mode=_mode(len(x)), name=name, line=_line(i)
             )
         return _laid_out(figure, 380)
     figure = make_subplots(
@@ -125,7 +125,7 @@ def _add_lane(figure: Any, rows: list[Row], count: int, name: str, i: int, again
         figure.add_scatter(
             x=x,
             y=_finite(y),
-            mode="lines+markers" if kind == "metric" and len(rows) <= 200 else "lines",
+            mode=_mode(len(rows)) if kind == "metric" else "lines",
             marker={"size": 4},
             line={**line, "shape": shape},
             name=f"{kind}: {name}",
@@ -207,6 +207,10 @@ def _laid_out(figure: Any, height: int) -> Any:
         legend={"font": {"size": 11}},
     )
     return figure
+
+
+def _mode(points: int) -> str:
+    return "lines+markers" if points <= 200 else "lines"
 
 
 def _line(i: int) -> dict[str, Any]:
