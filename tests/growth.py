@@ -159,9 +159,10 @@ LONG_RUNS = {
 }
 
 
-def resident():
+def resident(collect=True):
     """Bytes of this process that are in memory."""
-    gc.collect()
+    if collect:
+        gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,27 +1,14 @@
 """Nothing grows: long runs keep their memory, and what is dropped is gone at once, hooks too."""
 
-import copy
 import gc
-import pickle
 import tracemalloc
 import weakref
 
 import pytest
-import torch
-from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
 
+from dropped import BUILT, ON_ONE_OPTIMIZER, hooks_of, sgd
 from growth import LONG_RUNS
-from torch_plateau import (
-    BatchedReduceLROnPlateau,
-    LaneAdamW,
-    LaneBest,
-    LaneLR,
-    LaneStack,
-    PlateauLanes,
-    ReduceLROnPlateau,
-    compose,
-)
+from torch_plateau import LaneLR, PlateauLanes
 
 STEPS = 400
 GROWS = 2_000  # bytes of Python: an object a step would be five times as many
@@ -44,53 +31,6 @@ def test_steps_leave_nothing_behind(name):
         assert min(grown) < GROWS
     finally:
         tracemalloc.stop()
-
-
-def sgd():
-    return SGD([torch.ones(2, 2)], lr=0.5)
-
-
-def stack():
-    lanes, params = PlateauLanes(2, 0.1), {"w": torch.ones(2, 2)}
-    optimizer = SGD(params.values(), lr=1.0)
-    LaneLR(optimizer, lanes)
-    return LaneStack(lanes, optimizer, params, best=LaneBest(lanes, params))
-
-
-def stepped(scheduler, metrics):
-    for metric in metrics:
-        scheduler.step(metric)
-    return scheduler
-
-
-BUILT = {
-    "lanes": lambda: stepped(PlateauLanes(2, 0.1, patience=0, events=3), [[1.0, 1.0], [2.0, 2.0]]),
-    "lanes with a callback": lambda: PlateauLanes(2, 0.1, on_reduce=print),
-    "appended lanes": lambda: appended(PlateauLanes(2, 0.1)),
-    "copied lanes": lambda: copy.deepcopy(PlateauLanes(2, 0.1)),
-    "pickled lanes": lambda: pickle.loads(pickle.dumps(PlateauLanes(2, 0.1))),
-    "drop-in": lambda: stepped(ReduceLROnPlateau(sgd(), patience=0), [1.0, 2.0]),
-    "copied drop-in": lambda: copy.deepcopy(ReduceLROnPlateau(sgd())),
-    "batched": lambda: stepped(BatchedReduceLROnPlateau(sgd(), patience=0), [[1.0], [2.0]]),
-    "batched tensors": lambda: BatchedReduceLROnPlateau(sgd(), publish="tensor"),
-    "pickled batched": lambda: pickle.loads(pickle.dumps(BatchedReduceLROnPlateau(sgd()))),
-    "composed": lambda: composed(ReduceLROnPlateau),
-    "composed lanes": lambda: composed(BatchedReduceLROnPlateau),
-    "best": lambda: LaneBest(PlateauLanes(2, 0.1), [torch.ones(2, 2)]),
-    "LaneAdamW": lambda: LaneAdamW([torch.ones(2, 2)], PlateauLanes(2, 0.1)),
-    "stack": stack,
-}
-
-
-def appended(lanes):
-    lanes.append(1, 0.1)
-    lanes.remove([0])
-    return lanes
-
-
-def composed(kind):
-    optimizer = sgd()
-    return compose(StepLR(optimizer, 2), kind(optimizer))
 
 
 @pytest.fixture
@@ -117,6 +57,14 @@ def test_a_removed_lane_lr_leaves_an_optimizer_as_it_was():
     assert (set(vars(optimizer)), hooks_of(optimizer)) == before
 
 
-def hooks_of(optimizer):
-    names = [name for name in vars(optimizer) if name.endswith("_hooks")]
-    return {name: list(getattr(optimizer, name)) for name in names}
+@pytest.mark.parametrize("build", ON_ONE_OPTIMIZER.values(), ids=ON_ONE_OPTIMIZER.keys())
+@pytest.mark.usefixtures("without_collector")
+def test_the_hooks_of_an_optimizer_do_not_grow_with_the_schedulers_that_it_has_had(build):
+    optimizer = sgd()
+    build(optimizer)  # torch wraps step() once; our one hook stays, for schedulers to come
+    before = set(vars(optimizer)), hooks_of(optimizer)
+    for _ in range(3):
+        build(optimizer)
+    assert (set(vars(optimizer)), hooks_of(optimizer)) == before
+    ours = optimizer._optimizer_load_state_dict_post_hooks.values()
+    assert all(len(hook) <= 1 for hook in ours)  # which remembers the last until another comes
