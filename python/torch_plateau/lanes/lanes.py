@@ -8,36 +8,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
-from typing_extensions import Self
 
 from .. import _core
-from .agreement import Agreement, agreement_of
-from .changes import changed, changed_for_all
-from .comparison import State
+from .agreement import agreement_of
 from .device import check_device, check_dtype
-from .events import Cuts, read_events
-from .halving import halved
 from .inputs import mask_of, readable
+from .life import LivingLanes
 from .memory import kept_for_spawn
 from .operator import step_
-from .placed import Placed
+from .placed import Move
 from .readable import kind_of
-from .saved import check_held, restored, snapshot
-from .selection import Which, alike, chosen, numbers_of
+from .saved import restored, snapshot
 from .settings import (
-    check_averages,
     check_names,
     checked_settings,
     count_groups,
     offsets_of,
     per_group,
-    plain,
 )
-from .state import FINISHED, IMPROVED, RAISED, REDUCED, LaneState
-from .table import RATE, SETTINGS, STOP_REASONS, whole_number
+from .state import LaneState
+from .table import RATE, whole_number
 from .turns import in_turn
-from .values import brief, check_keys, checked, shown
-from .writes import Write, beginning_anew, copying
+from .values import check_keys, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,12 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlateauLanes"]
 
-Move = Callable[[LaneState], LaneState | list[Write]]
 
-_SHARE = SETTINGS["factor"]._replace(name="keep", open_high=False, expected="above 0 and at most 1")
-
-
-class PlateauLanes(Placed):
+class PlateauLanes(LivingLanes):
     """``n`` independent plateaus: each decides as ``ReduceLROnPlateau`` of torch does.
 
     Args:
@@ -193,15 +181,6 @@ class PlateauLanes(Placed):
             self._step_again(answer, metrics)
         return self._lr
 
-    def _agree(
-        self, metrics: Any, active: Any, agreement: Agreement
-    ) -> tuple[Tensor, Tensor | None]:
-        agreement.check(self._compared)
-        return agreement.agree(metrics, active, len(self), self.dtype, self.device)
-
-    def _compared(self) -> State:
-        return State(self._state.compared(), self._state.place)
-
     def _step_and_tell(
         self, tell: Callable[[PlateauLanes, Tensor], object], metrics: Any, active: Any
     ) -> None:
@@ -266,441 +245,6 @@ class PlateauLanes(Placed):
             self._each,
             self._has_parts,
         )
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    @property
-    def lr(self) -> Tensor:
-        """Published rates, float32, shape ``(groups,)``: live, and what optimizers read.
-
-        Writing to it in place is allowed (``lanes.lr[3] = 0.01``): the next cut of that group
-        starts from the written value. (Lanes in a warm-up or with noise write it at every step.)
-        """
-        return self._lr
-
-    @property
-    @in_turn
-    def lr_master(self) -> Tensor:
-        """Rates at full precision, float64, ``(groups,)``; without a warm-up's factor or noise."""
-        return self._state.master()
-
-    @property
-    def best(self) -> Tensor:
-        """Best metric of each lane, ``dtype``, shape ``(n,)``: live. Infinite before the first."""
-        self._core.watch_best()
-        return self._state.fields["best"]
-
-    @property
-    @in_turn
-    def num_bad_epochs(self) -> Tensor:
-        """Bad steps in a row, int32, shape ``(n,)``; 0 with ``rule="band"``, which counts none."""
-        return self._state.fields["clock"].clamp(min=0)
-
-    @property
-    @in_turn
-    def cooldown_counter(self) -> Tensor:
-        """Cooldown steps that are left, after a cut or a raise, int32, shape ``(n,)``."""
-        return -self._state.fields["clock"].clamp(max=0)
-
-    @property
-    @in_turn
-    def improved(self) -> Tensor:
-        """Whether the last metric was better than best; bool, shape ``(n,)``."""
-        return (self._state.fields["outcome"] & IMPROVED).bool()
-
-    @property
-    @in_turn
-    def reduced(self) -> Tensor:
-        """Whether the last step lowered a rate of the lane; bool, shape ``(n,)``."""
-        return (self._state.fields["outcome"] & REDUCED).bool()
-
-    @property
-    @in_turn
-    def raised(self) -> Tensor:
-        """Whether the last step raised a rate of the lane; bool, shape ``(n,)``."""
-        return (self._state.fields["outcome"] & RAISED).bool()
-
-    @property
-    @in_turn
-    def num_reductions(self) -> Tensor:
-        """Steps so far that lowered a rate of the lane, int32, shape ``(n,)``."""
-        return self._state.fields["num_reductions"].clone()
-
-    @property
-    @in_turn
-    def num_increases(self) -> Tensor:
-        """Steps so far that raised a rate of the lane, int32, shape ``(n,)``."""
-        counts = self._state.fields.get("num_increases")
-        if counts is None:
-            return torch.zeros(len(self), dtype=torch.int32, device=self.device)
-        return counts.clone()
-
-    @property
-    @in_turn
-    def num_steps(self) -> Tensor:
-        """Steps taken by the batch, int64, 0-d."""
-        return self._state.fields["num_steps"][0].clone()
-
-    @property
-    @in_turn
-    def last_reduction(self) -> Tensor:
-        """The lane's step (from 1) that last lowered a rate, 0 for none; int64, ``(n,)``.
-
-        A lane counts the steps that it takes: not those for which it was masked or finished.
-        """
-        return self._state.fields["last_cut"] - self._state.fields["born"]
-
-    @property
-    @in_turn
-    def finished(self) -> Tensor:
-        """Whether steps pass the lane by, for its :attr:`stop_reason`; bool, ``(n,)``."""
-        flags = self._state.fields.get("flags")
-        if flags is None:
-            return torch.zeros(len(self), dtype=torch.bool, device=self.device)
-        return (flags & FINISHED).bool()
-
-    def all_finished(self) -> bool:
-        """Return whether every lane is finished; the one call in a loop that asks the device."""
-        return bool(self.finished.all())
-
-    @property
-    @in_turn
-    def stop_reason(self) -> Tensor:
-        """What finished the lane, a position in ``STOP_REASONS``, 0 for none; uint8, ``(n,)``.
-
-        The first of these that held, in the order in which a step asks::
-
-            nan              NaN, where nan is freeze
-            diverged         worse than diverge_at, infinite, or NaN where nan is bad
-            target           better than stop_at (and finite, where there is a diverge_at);
-                             also where it is worse than diverge_at
-            patience         stop_patience bad steps in a row, from step min_steps on
-            floor            patience_at_min bad steps at the floor
-            max_reductions   so many cuts
-            max_steps        so many steps
-            pruned           finished from outside
-
-        A step that ends a lane is whole: ``best`` and rates are as ever. Only a metric that
-        diverged counts for nothing else, and NaN that freezes is no step.
-        """
-        codes = self._state.fields.get("stop_reason")
-        if codes is None:
-            return torch.zeros(len(self), dtype=torch.uint8, device=self.device)
-        return codes.clone()
-
-    def stop_reasons(self) -> list[str | None]:
-        """Return :attr:`stop_reason` in words, None for lanes that go on; synchronises."""
-        return [STOP_REASONS[code] if code else None for code in self.stop_reason.tolist()]
-
-    @property
-    @in_turn
-    def best_step(self) -> Tensor:
-        """The lane's step (from 1) of its :attr:`best`, 0 for none; int64, ``(n,)``.
-
-        Counted for lanes with optional parts or events only, from when they have them: writing it
-        would cost other lanes more than all else that an improvement writes. Raises RuntimeError
-        for those.
-        """
-        steps = self._state.fields.get("best_step")
-        if steps is None:
-            raise RuntimeError(
-                "best_step: expected lanes with an optional part (as max_steps) or events, got "
-                "plain ones, which do not count it"
-            )
-        return steps.clone()
-
-    @property
-    @in_turn
-    def at_min_lr(self) -> Tensor:
-        """Whether no rate of the lane can be lowered, by floor or ``eps``; bool, ``(n,)``."""
-        return self._state.at_min()
-
-    @in_turn
-    def events(self) -> Cuts:
-        """Return the recorded cuts, oldest first, and how many of them were overwritten.
-
-        One for each rate that was lowered, or raised. Those of one step come in the order of their
-        lanes on the CPU, and in any order on a GPU. Synchronises. Raises RuntimeError if ``events``
-        was 0.
-        """
-        if not self._state.capacity:
-            raise RuntimeError("events: none are recorded; build the lanes with events=1 or more")
-        return read_events(self._state)
-
-    @property
-    @in_turn
-    def settings(self) -> dict[str, Any]:
-        """The hyper-parameters: numbers and words where uniform, else one value per lane.
-
-        Words per lane are kept as codes on the device: to read them synchronises.
-        """
-        return {name: plain(SETTINGS[name], each) for name, each in self._state.settings.items()}
-
-    @in_turn
-    def settings_of(self, lane: int) -> dict[str, Any]:
-        """Return the hyper-parameters of one lane: numbers, words and None.
-
-        ``min_lr`` is a list where the lane does not own just one rate. Synchronises where there are
-        some per lane. Raises TypeError or IndexError for a lane that does not exist.
-        """
-        if not whole_number(lane, -(2**63)):
-            raise TypeError(f"lane: expected a lane number, got {kind_of(lane)}")
-        numbers_of("lane", lane, len(self), self.device)
-        groups = self.groups
-        first, count = (lane, 1) if groups is None else (sum(groups[:lane]), groups[lane])
-        found: dict[str, Any] = {}
-        for name, value in self._state.settings.items():
-            row = SETTINGS[name]
-            if isinstance(value, Tensor):
-                at = slice(first, first + count) if row.of == "group" else slice(lane, lane + 1)
-                values = [plain(row, float(each)) for each in value[at].tolist()]
-            else:
-                values = [plain(row, value)] * (count if row.of == "group" else 1)
-            found[name] = values[0] if len(values) == 1 else values
-        return found
-
-    @property
-    def groups(self) -> list[int] | None:
-        """How many rates each lane owns; None for one each."""
-        return None if self._state.groups is None else list(self._state.groups)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the state lives."""
-        return self._state.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What ``best`` is kept in."""
-        return self._state.dtype
-
-    def __len__(self) -> int:
-        """Return the number of lanes."""
-        return self._state.n
-
-    def __repr__(self) -> str:
-        """Show the settings; synchronises where there are some per lane, to show their range."""
-        settings = "".join(
-            f", {name}={brief(value)}"
-            for name, value in self.settings.items()
-            if isinstance(each := self._state.settings[name], Tensor)
-            or each != SETTINGS[name].first
-        )
-        groups = "" if self._state.offsets is None else f", groups={self._state.num_groups}"
-        where = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
-        name = type(self).__name__
-        return f"{name}({len(self)}{groups}{settings}, dtype={self.dtype}{where})"
-
-    # -- the life of lanes ------------------------------------------------------------------------
-
-    def reset(self, lanes: Which) -> None:
-        """Begin anew: the starting rate, no best, no counts, no averages; settings stay.
-
-        Recorded events and ``num_steps`` stay too. In place, without a synchronisation, and may be
-        captured in a CUDA graph if ``lanes`` is a tensor. Raises TypeError, ValueError or
-        IndexError, with nothing changed, for lanes that do not exist.
-        """
-        self._change(self._anew(lanes))
-
-    def _anew(self, lanes: Which) -> Move:
-        return lambda state: beginning_anew(
-            state, chosen("lanes", lanes, state.n, state.device).mask
-        )
-
-    def copy_lanes(self, src: Which, dst: Which) -> None:
-        """Make each lane ``dst[i]`` what lane ``src[i]`` was before: state, rates and settings.
-
-        ``src`` and ``dst`` may overlap; where ``dst`` names a lane twice the last counts.
-        ``num_steps`` and recorded events stay, and so does the optimizer's own state (copy the
-        rows of stacked parameters with it). In place, without a synchronisation, and may be
-        captured in a CUDA graph if both are tensors.
-
-        Args:
-            src: Lane numbers; or one, for all of ``dst``.
-            dst: As many lane numbers.
-
-        Raises TypeError, ValueError or IndexError, with nothing changed, for masks, different
-        lengths, lanes that do not exist or lanes with unequal numbers of groups.
-        """
-        self._change(self._copied(src, dst))
-
-    def _copied(self, src: Which, dst: Which) -> Move:
-        def copied(state: LaneState) -> list[Write]:
-            to = numbers_of("dst", dst, state.n, state.device)
-            come_from = numbers_of("src", src, state.n, state.device)
-            if len(come_from) not in (1, len(to)):
-                raise ValueError(
-                    f"src: expected 1 or {len(to)} lanes, as in dst, got {len(come_from)}"
-                )
-            if len(set(state.groups or [1])) > 1:
-                raise ValueError(
-                    "src: expected lanes with equally many groups, got some with others"
-                )
-            return copying(state, alike(to, come_from.expand(len(to)), state.n), to)
-
-        return copied
-
-    def set_lanes(self, lanes: Which, **changes: Any) -> None:
-        """Give lanes other rates or other hyper-parameters; uniform ones become one per lane.
-
-        ::
-
-            lanes.set_lanes(losers, lr=lanes.lr_master[winners] * 1.2, patience=3)
-
-        The state stays, ``best`` too: a lane whose ``mode`` changes wants a :meth:`reset`. So does
-        the starting rate, to which a reset returns. In place, without a synchronisation but for the
-        first ``window`` of lanes that had none, and may be captured in a CUDA graph if all are
-        tensors.
-
-        Args:
-            lanes: Which. Where a number comes twice the last value counts.
-            changes: ``lr`` or any setting of the constructor: one value, or one for each lane in
-                ``lanes`` (for a mask: for every lane). ``lr`` and ``min_lr`` are set for all groups
-                of the lane. Numbers and CPU tensors are checked; a tensor on a GPU is not.
-
-        Capture a CUDA graph of the step again when a uniform setting became one per lane.
-
-        Raises TypeError, ValueError or IndexError, with nothing changed, for an unknown name, a
-        value of a wrong shape or out of range, None, a setting that is None in the other lanes, or
-        a longer window than the longest so far.
-        """
-        check_names("set_lanes", changes, "lr")
-        self._change(
-            lambda state: changed(state, chosen("lanes", lanes, state.n, state.device), changes)
-        )
-
-    def halve(self, metrics: Any, keep: float = 0.5) -> Tensor:
-        """Finish the worst of the live lanes; return which, bool ``(n,)``.
-
-        ::
-
-            live  = lanes that are not finished, the best metric first, NaN last, ties by number
-            kept  = max(1, round(len(live) * keep))          halves to the even number
-            finished = finished or in live[kept:]
-
-        Successive halving, a third of the lanes three times as long in each rung::
-
-            for rung in range(4):
-                for epoch in range(3**rung):
-                    losses = ...                    train and validate the live lanes
-                    lanes.step(losses)
-                lanes.halve(losses, keep=1 / 3)
-
-        Finished lanes are passed by, as those are that a limit finished; a :meth:`reset` or
-        :meth:`copy_lanes` brings them back. In place, without a synchronisation, and may be
-        captured in a CUDA graph. Lanes without optional parts get ``nan`` as a setting per lane at
-        their first halving, since plain steps know no finished lanes: capture a graph of the step
-        again then.
-
-        Args:
-            metrics: One for each lane, as :meth:`step` takes them; those of finished lanes may be
-                anything.
-            keep: The share of the live lanes that stays, above 0 and at most 1.
-
-        Raises TypeError or ValueError, with nothing changed, for other metrics or shares, and for
-        lanes of which each has its own ``mode``.
-        """
-        share = float(checked(_SHARE, keep, label="keep"))
-        if self._agreement is not None:
-            metrics, _ = self._agree(metrics, None, self._agreement)
-        values = readable(metrics, len(self), self.dtype, self.device)
-        found: list[Tensor] = []
-
-        def finished(state: LaneState) -> LaneState:
-            new, worst = halved(state, values, share)
-            found.append(worst)
-            return new
-
-        self._change(finished)
-        return found[0]
-
-    def _set_settings(self, **changes: Any) -> None:
-        """Change settings of all lanes: one value stays one, as the constructor takes it."""
-        self._change(lambda state: changed_for_all(state, changes))
-
-    def _set_rates(self, rates: Mapping[int, float]) -> None:
-        """Set the rates of groups by their numbers, in place; they are checked already."""
-        if not rates:
-            return
-
-        def written(state: LaneState) -> LaneState:
-            index = torch.tensor(list(rates), dtype=torch.int64).to(state.device)
-            values = torch.tensor(list(rates.values()), dtype=torch.float64).to(state.device)
-            fields = {name: state.fields[name].clone() for name in ("rate", "published")}
-            fields["rate"][index], fields["published"][index] = values, values.float()
-            return state.replaced(fields)
-
-        self._change(written)
-
-    def append(
-        self,
-        k: int,
-        lr: float | Sequence[float] | Tensor,
-        *,
-        groups: Sequence[int] | None = None,
-        **settings: Unpack[LaneSettings],
-    ) -> None:
-        """Add ``k`` lanes at the end, built as by the constructor with ``lr`` and ``settings``.
-
-        Settings that are not given are those of the lanes there are, if these are uniform, else
-        the constructor's; ``groups``, one each. Every tensor is replaced, ``lr`` too. Synchronises.
-
-        Raises as the constructor does, and ValueError for a setting that is None in some lanes
-        only, or a longer window than the longest so far; with nothing changed.
-        """
-        self._change(self._appended(k, lr, groups, settings), in_place=False)
-
-    def _appended(self, k: int, lr: Any, groups: Any, settings: Mapping[str, Any]) -> Move:
-        if not whole_number(k):
-            raise ValueError(f"k: expected an integer of 0 or more, got {shown(k)}")
-        check_names("append", settings, "groups")
-
-        def joined(state: LaneState) -> LaneState:
-            uniform = {
-                name: plain(SETTINGS[name], value)
-                for name, value in state.settings.items()
-                if not isinstance(value, Tensor)
-            }
-            counts = [1] * k if groups is None and state.groups is not None else groups
-            offsets = offsets_of(k, counts)
-            given = checked_settings(k, offsets, {**uniform, **settings}, state.dtype)
-            rate = per_group(RATE, lr, k, offsets, "lr").expand(count_groups(k, offsets))
-            added = LaneState.begin(k, rate, given, offsets, 0, state.dtype, state.device)
-            return state.join(added)
-
-        return joined
-
-    def remove(self, lanes: Which) -> None:
-        """Take lanes out; the others move up. Every tensor is replaced, ``lr`` too. Synchronises.
-
-        Recorded events keep the numbers that lanes had. Raises TypeError, ValueError or
-        IndexError, with nothing changed, for lanes that do not exist.
-        """
-        self._change(self._without(lanes), in_place=False)
-
-    def _without(self, lanes: Which) -> Move:
-        return lambda state: state.select(~chosen("lanes", lanes, state.n, state.device).mask)
-
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
-        """Move the lanes, or change what ``best`` is kept in, and return ``self``.
-
-        With ``dtype`` only ``best`` is replaced; on another device every tensor is, ``lr`` too.
-        Raises RuntimeError for a device that cannot be used and ValueError, with nothing changed,
-        for a ``best`` that float32 cannot hold exactly. Synchronises.
-        """
-        new_device = self.device if device is None else check_device(device)
-        new_dtype = self.dtype if dtype is None else dtype
-        check_dtype(new_dtype)
-
-        def moved(state: LaneState) -> LaneState:
-            check_averages(state.settings, new_dtype)
-            check_held(state.fields["best"], new_dtype)
-            return state.to(new_device, new_dtype)
-
-        self._change(moved, in_place=False)
-        return self
 
     # -- saving -----------------------------------------------------------------------------------
 

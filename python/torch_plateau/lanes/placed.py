@@ -15,10 +15,13 @@ from .operator import Connection, found_by
 from .state import LaneState
 from .writes import Write
 
-__all__ = ["INCREMENT_VERSION", "Placed"]
+__all__ = ["INCREMENT_VERSION", "Move", "Placed"]
 
 # torch's own, without the checks of what it is given: a cut of one lane takes as long as these.
 INCREMENT_VERSION = getattr(torch._C, "_increment_version", torch.autograd.graph.increment_version)
+
+# What becomes of a state: another one, or writes into the tensors that it has.
+Move = Callable[[LaneState], LaneState | list[Write]]
 
 
 class Placed:
@@ -45,7 +48,7 @@ class Placed:
 
     def _change(
         self,
-        make: Callable[[LaneState], LaneState | list[Write]],
+        make: Move,
         in_place: bool = True,
         also: Callable[[], list[Write]] | None = None,
     ) -> None:
