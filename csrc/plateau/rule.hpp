@@ -39,9 +39,11 @@ PLATEAU_HD inline double bar_of(double best, Gate gate) noexcept {
   return size * 0.0 == 0.0 ? best + size * gate.scale + gate.shift : best;
 }
 
-/// Strict, and false for NaN. Without a branch, so that lanes of both modes share a vector.
+/// Strict, and false for NaN. A choice between two comparisons, so that lanes of both modes share a
+/// vector. (GCC 16.2 takes NaN for better in vectors of `(maximize & above) | (!maximize & below)`.)
 PLATEAU_HD inline bool beats(double metric, double bar, bool maximize) noexcept {
-  return (maximize & (metric > bar)) | (!maximize & (metric < bar));
+  const bool above = metric > bar, below = metric < bar;
+  return maximize ? above : below;
 }
 
 /// Whether `metric` is better than `best` by the gate.
