@@ -50,6 +50,15 @@ def test_what_nobody_holds_is_gone_at_once(build):
     assert there() is None
 
 
+@pytest.mark.usefixtures("without_collector")
+def test_an_optimizer_with_a_lane_lr_is_gone_at_once():
+    optimizer = sgd()
+    rates = LaneLR(optimizer, PlateauLanes(2, 0.1))
+    there = weakref.ref(optimizer), weakref.ref(rates)
+    del optimizer, rates
+    assert [each() for each in there] == [None, None]
+
+
 def test_a_removed_lane_lr_leaves_an_optimizer_as_it_was():
     optimizer = sgd()
     before = set(vars(optimizer)), hooks_of(optimizer)

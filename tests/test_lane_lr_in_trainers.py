@@ -206,9 +206,18 @@ def test_a_copy_of_an_optimizer_whose_lane_lr_was_removed_has_none(device):
     other = copy.deepcopy(stack.optimizer)
     assert not other._optimizer_step_pre_hooks
     assert LaneLR(other, stack.lanes) is not rates
-    copied = copy.deepcopy(rates)
+    other, copied = copy.deepcopy((stack.optimizer, rates))
     copied.remove()
-    assert not copied._optimizer._optimizer_step_pre_hooks
+    assert not other._optimizer_step_pre_hooks
+
+
+def test_a_lane_lr_outlives_its_optimizer_and_is_then_removed_from_nothing(device):
+    stack = Stack(KINDS["SGD"], device)
+    rates = LaneLR(stack.optimizer, stack.lanes)
+    copied = copy.deepcopy(rates)  # of an optimizer that nobody holds
+    copied.remove()
+    copy.deepcopy(copied).remove()
+    assert stack.optimizer._optimizer_step_pre_hooks
 
 
 def test_lanes_that_cannot_be_pickled_are_refused_and_not_left_behind(device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -93,8 +94,9 @@ class LaneLR:
     captured in a CUDA graph (``capturable=True`` for most) the whole step can.
 
     A copy or a pickle of the optimizer brings a LaneLR and lanes of its own along, as they are
-    then; copy or pickle ``(optimizer, lanes)`` together to hold the lanes too. The optimizer's
-    ``state_dict`` has no rates of lanes: save that of ``lanes`` beside it.
+    then; copy or pickle ``(optimizer, lanes)`` together to hold the lanes too. The optimizer holds
+    its LaneLR, not the other way round. The optimizer's ``state_dict`` has no rates of lanes: save
+    that of ``lanes`` beside it.
 
     Args:
         optimizer: Holds the stacked parameters. One that is wrapped (by Fabric, Lightning,
@@ -145,7 +147,7 @@ class LaneLR:
                 "optimizer: expected one without a LaneLR, got one that has it already"
             )
         self.lanes = lanes
-        self._optimizer = optimizer
+        self._optimizer = _held_weakly(optimizer)
         self._dim = dim
         self._lane_of = lane_of
         if not (lane_of is None or callable(lane_of) or isinstance(lane_of, Mapping)):
@@ -171,21 +173,24 @@ class LaneLR:
         _core.call_each([*writes, state])
 
     def remove(self) -> None:
-        """Detach from the optimizer."""
+        """Detach from the optimizer, if it is there."""
+        optimizer = self._optimizer()
         writes: list[Write] = []
         for name in (_BEFORE, _AFTER):
-            hooks = getattr(self._optimizer, name)
-            if getattr(hooks.get(_KEY), "__self__", None) is self:
+            hooks = getattr(optimizer, name, {})
+            if optimizer is not None and getattr(hooks.get(_KEY), "__self__", None) is self:
                 writes.append(partial(hooks.__delitem__, _KEY))
-                writes.append(partial(self._optimizer.__dict__.pop, "__getstate__", None))
+                writes.append(partial(optimizer.__dict__.pop, "__getstate__", None))
         _core.call_each(writes)
 
     # -- copies -----------------------------------------------------------------------------------
 
     def _state_of_optimizer(self) -> dict[str, Any]:
         """Return the optimizer as it is copied and pickled: as torch does, with these hooks."""
+        optimizer = self._optimizer()
+        assert optimizer is not None  # it asks
         return {
-            **type(self._optimizer).__getstate__(self._optimizer),
+            **type(optimizer).__getstate__(optimizer),
             _BEFORE: OrderedDict({_KEY: self._before}),
             _AFTER: OrderedDict({_KEY: self._after}),
             "__getstate__": self._state_of_optimizer,
@@ -193,7 +198,7 @@ class LaneLR:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "optimizer": self._optimizer,
+            "optimizer": self._optimizer(),
             "lanes": self.lanes,
             "dim": self._dim,
             "lane_of": self._lane_of,
@@ -203,7 +208,7 @@ class LaneLR:
     def __setstate__(self, state: Any) -> None:
         # The optimizer, which brings the hooks, may not be complete yet: its next step checks it.
         check_keys("state", state, ("optimizer", "lanes", "dim", "lane_of", "size"))
-        self.lanes, self._optimizer = state["lanes"], state["optimizer"]
+        self.lanes, self._optimizer = state["lanes"], _held_weakly(state["optimizer"])
         self._dim, self._lane_of, self._size = state["dim"], state["lane_of"], state["size"]
         self._places, self._moves = {}, []
 
@@ -298,6 +303,11 @@ def lane_lr_of(optimizer: Optimizer) -> LaneLR | None:
     hook = getattr(optimizer, _BEFORE).get(_KEY)
     found = getattr(hook, "__self__", None)
     return found if isinstance(found, LaneLR) else None
+
+
+def _held_weakly(optimizer: Optimizer | None) -> Callable[[], Optimizer | None]:
+    """Return what finds an optimizer that lives: it holds its LaneLR, and is no cycle with it."""
+    return (lambda: None) if optimizer is None else weakref.ref(optimizer)
 
 
 def _given_for(param: Tensor, given: Any, default: Any) -> Any:
