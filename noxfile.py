@@ -280,7 +280,7 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def faults(session: nox.Session) -> None:
-    """Try a fault at 200 points of every call, and a million steps of each class for growth.
+    """Try a fault at 200 points of every call; run a million steps and build and drop 10,000.
 
     With -- 1000000 at every point, which takes hours. Needs a compiler, for memory that ends.
     """
@@ -291,6 +291,7 @@ def faults(session: nox.Session) -> None:
     session.run("python", "tests/scarce.py", *most)
     session.run("python", "tests/test_signals.py", "200")
     session.run("python", "tests/growth.py")
+    session.run("python", "tests/dropped.py")
 
 
 @nox.session(default=False)
