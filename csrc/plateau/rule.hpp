@@ -40,7 +40,8 @@ PLATEAU_HD inline double bar_of(double best, Gate gate) noexcept {
 }
 
 /// Strict, and false for NaN. A choice between two comparisons, so that lanes of both modes share a
-/// vector. (GCC 16.2 takes NaN for better in vectors of `(maximize & above) | (!maximize & below)`.)
+/// vector. (GCC 16.2 takes NaN for better in vectors of `(maximize & above) | (!maximize &
+/// below)`.)
 PLATEAU_HD inline bool beats(double metric, double bar, bool maximize) noexcept {
   const bool above = metric > bar, below = metric < bar;
   return maximize ? above : below;
