@@ -157,7 +157,7 @@ def test_a_missing_extra_is_named_with_the_cure(run, monkeypatch):
 def test_even_typer_may_be_missing():
     script = "import sys; sys.modules['typer'] = None; import torch_plateau.cli"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.splitlines() == [
         "torch-plateau: no module 'typer'; "
         "the command line needs its extra: pip install 'torch-plateau[cli]'"

@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import torch_plateau
+from _torch_plateau_command import main
 from torch_plateau.cli import ENDS, app, doctor
 
 if sys.version_info >= (3, 11):
@@ -103,4 +104,4 @@ def test_the_example_of_a_command_is_one_that_it_takes(name, tmp_path, monkeypat
 
 def test_the_command_is_installed_under_its_name():
     (script,) = metadata.entry_points(group="console_scripts", name="torch-plateau")
-    assert script.load() is app
+    assert script.load() is main

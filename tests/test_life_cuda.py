@@ -109,7 +109,8 @@ class NoCore(contextlib.nullcontext):
     def has_moved(self):
         return False
 
-    def connect(self, *_, writes, owner, names, **__):
+    def connect(self, *args):
+        *_, writes, owner, names = args
         for write in writes:
             write()
         for name, value in names.items():

@@ -16,7 +16,12 @@ from torch_plateau import PlateauLanes
 
 METHODS = multiprocessing.get_all_start_methods()  # Windows has but one
 SECONDS = 100
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")  # from 3.12 on
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),  # from Python 3.12 on
+    pytest.mark.filterwarnings(
+        r"ignore:os\.fork\(\) was called"
+    ),  # jax's, where a test imported it
+]
 
 
 def torch_rates(*histories):
