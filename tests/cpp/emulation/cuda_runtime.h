@@ -61,6 +61,7 @@ void run(void (*kernel)(P...), unsigned grid, unsigned block, void** arguments) 
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < block; ++i) threads.emplace_back(body, i);
   for (auto& thread : threads) thread.join();
+  barrier = nullptr;
 }
 
 }  // namespace emulation
