@@ -140,7 +140,8 @@ SANITIZED = {
 
 def runtime_of(session: nox.Session, cxx: str, name: str) -> str:
     """Return where a compiler has the runtime of a sanitizer, to be loaded before Python."""
-    names = f"lib{name}.so", f"libclang_rt.{name}-{platform.machine()}.so"
+    # clang finds g++'s by that name too
+    names = f"libclang_rt.{name}-{platform.machine()}.so", f"lib{name}.so"
     asked = (
         session.run(cxx, f"-print-file-name={each}", external=True, silent=True) for each in names
     )
