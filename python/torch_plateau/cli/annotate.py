@@ -11,7 +11,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from ..histories.replay import REASONS, Replay
+from ..histories.replay import REASONS, Replay, in_pieces
 from ..lanes.lanes import PlateauLanes
 from ..lanes.table import BITS
 from .tables import number
@@ -124,11 +124,8 @@ class Epochs(Sequence[Row]):
 
         return Column(len(self), split)
 
-    def _in_turn(
-        self, names: Sequence[str], size: int | None = None
-    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def _in_turn(self, names: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Yield what was recorded, piece by piece, and where each begins."""
-        size = size or PIECE
         return zip(range(0, max(len(self), 1), size), self._pieces(names, size), strict=True)
 
     def rows_at(self, which: Tensor) -> list[Row]:
@@ -137,7 +134,7 @@ class Epochs(Sequence[Row]):
             return []
         picked: dict[str, Tensor] = {}
         last, before = int(which.max()), self._start[None]
-        for begin, columns in self._in_turn(_RECORDED):
+        for begin, columns in self._in_turn(_RECORDED, PIECE):
             rates = columns["lr"]
             columns["earlier"], before = torch.cat([before, rates[:-1]]), rates[-1:]
             here = ((which >= begin) & (which < begin + PIECE)).nonzero().flatten()
@@ -184,7 +181,7 @@ class Epochs(Sequence[Row]):
     def _events(self) -> Tensor:
         """The events of each epoch, as the bits of a byte."""
         found = torch.empty(len(self), dtype=torch.uint8)
-        for begin, columns in self._in_turn(["why", *_FLAGS[:-1], "value"]):
+        for begin, columns in self._in_turn(["why", *_FLAGS[:-1], "value"], PIECE):
             columns["nan"] = columns["value"].isnan()
             code = columns["why"].int()
             for bit, name in enumerate(_FLAGS, 8):
@@ -273,9 +270,8 @@ def annotate(metric: Tensor, result: Replay, lane: int = 0) -> Epochs:
 
         def pieces(names: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
             again = PlateauLanes(1, float(start), dtype=dtype, **settings)
-            for part in mine.split(size):
-                # with "why" lanes are taken one by one, which is faster for one
-                one = Replay(again, part.to(dtype), ["why", *names], threads=1)
+            # with "why" lanes are taken one by one, which is faster for one
+            for _, one in in_pieces(again, mine, ["why", *names], size):
                 yield {
                     name: getattr(one, name) if name == "lr" else getattr(one, name)[:, 0]
                     for name in names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..lanes.keywords import LaneSettings
 
-__all__ = ["REASONS", "RECORDS", "Replay", "replay"]
+__all__ = ["REASONS", "RECORDS", "Replay", "in_pieces", "replay"]
 
 # Why a step did what it did, in the order of the codes in the low bits of ``why``.
 REASONS = tuple(_core.REASONS.split())
@@ -203,6 +203,18 @@ class Replay:
         """Show the sizes and what was recorded."""
         kept = f", recorded: {', '.join(self.recorded)}" if self.recorded else ""
         return f"Replay({len(self)} lanes, {self.epochs} epochs{kept})"
+
+
+def in_pieces(
+    lanes: PlateauLanes, history: Tensor, record: Collection[str], size: int
+) -> Iterator[tuple[int, Replay]]:
+    """Take lanes through a history; yield where each ``size`` epochs begin, and their replay.
+
+    What is recorded takes memory for one piece only. On the calling thread.
+    """
+    for begin in range(0, len(history), size):
+        part = history[begin : begin + size].to(lanes.dtype)
+        yield begin, Replay(lanes, part, record, threads=1)
 
 
 def _names(record: str | Collection[str]) -> tuple[str, ...]:

@@ -230,8 +230,7 @@ class BatchedReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
             self._hooks = [call_after_load(self, optimizer) for optimizer in self._optimizers]
             self._publish()
         except BaseException:
-            for optimizer in self._optimizers:  # whoever catches it may hold what is half built
-                call_no_more(self, optimizer)
+            call_no_more(self, self._optimizers)  # whoever catches it may hold what is half built
             _core.put_rates(groups, before, self, {})
             raise
 

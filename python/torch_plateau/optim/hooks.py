@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Protocol
 
 from torch.optim import Optimizer
@@ -59,8 +60,9 @@ def call_after_load(scheduler: _Scheduler, optimizer: Optimizer) -> AfterLoad:
     return found
 
 
-def call_no_more(scheduler: _Scheduler, optimizer: Optimizer) -> None:
-    """Take back what ``call_after_load`` did, if it did."""
-    for hook in unwrapped(optimizer)._optimizer_load_state_dict_post_hooks.values():
-        if isinstance(hook, AfterLoad):
-            hook.remove(scheduler)
+def call_no_more(scheduler: _Scheduler, optimizers: Iterable[Optimizer]) -> None:
+    """Take back what ``call_after_load`` did with these, where it did."""
+    for optimizer in optimizers:
+        for hook in unwrapped(optimizer)._optimizer_load_state_dict_post_hooks.values():
+            if isinstance(hook, AfterLoad):
+                hook.remove(scheduler)

@@ -325,8 +325,7 @@ class Composed(TorchPlateau):
             for optimizer in self._optimizers:
                 call_after_load(self, optimizer)
         except BaseException:
-            for optimizer in self._optimizers:
-                call_no_more(self, optimizer)
+            call_no_more(self, self._optimizers)
             raise
 
     def _after_load(self) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...lanes.lanes import PlateauLanes
-from ..replay import Replay, replay
+from ..replay import Replay, in_pieces, replay
 from .evidence import (
     MEDIAN_ERROR,
     PIECE,
@@ -26,7 +26,7 @@ from .evidence import (
     slope_of,
     trend_of,
 )
-from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History, in_pieces
+from .history import CLEAR, NEAR, PROGRESS, SMOOTH, SUSTAINED, Course, Finding, History
 
 SIGMAS = 2.0  # a difference of so many standard errors is an improvement (2% by chance)
 STEADY = 2.5  # Mann-Kendall's score of a descent: of six epochs, all but one pair in fifteen
@@ -197,7 +197,8 @@ def _far_with(history: History, smoothings: list[float], cuts: list[int]) -> dic
     settings = {**history.settings, "smoothing": smoothings}
     lanes = PlateauLanes(len(smoothings), history.start_rate, **settings)
     found: dict[int, list[bool]] = {}
-    for begin, part in in_pieces(lanes, history.values, ("reduced", "num_bad_epochs")):
+    record = ("reduced", "num_bad_epochs")
+    for begin, part in in_pieces(lanes, history.values, record, PIECE):
         far = _is_far(part, history.patience)
         found |= {cut: far[cut - begin].tolist() for cut in cuts if 0 <= cut - begin < part.epochs}
     return found

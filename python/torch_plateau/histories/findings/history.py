@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...lanes.lanes import PlateauLanes
-from ..replay import Replay
+from ..replay import in_pieces
 from .evidence import PIECE, noise_of, places_of
 
 NEAR = 12  # epochs before a cut that tell the noise there: more would mix in another phase
@@ -70,15 +69,7 @@ def replayed(history: History) -> Course:
     """Take one lane through all values."""
     lanes = PlateauLanes(1, history.start_rate, **history.settings)
     reduced, improved = [], torch.empty(len(history.values), dtype=torch.bool)
-    for begin, part in in_pieces(lanes, history.values, ("reduced", "improved")):
+    for begin, part in in_pieces(lanes, history.values, ("reduced", "improved"), PIECE):
         reduced += [begin + i for i in places_of(part.reduced[:, 0])]
         improved[begin : begin + part.epochs] = part.improved[:, 0]
     return Course(reduced, improved.nonzero().flatten())
-
-
-def in_pieces(
-    lanes: PlateauLanes, values: Tensor, record: Sequence[str]
-) -> Iterator[tuple[int, Replay]]:
-    """Take lanes through values; yield what was recorded, piece by piece, and where each begins."""
-    for begin in range(0, len(values), PIECE):
-        yield begin, Replay(lanes, values[begin : begin + PIECE], record, threads=1)
