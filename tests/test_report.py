@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 from plotly.offline import get_plotlyjs
 
+import browser
 import torch_plateau.cli.report as report
 from torch_plateau import replay
 from torch_plateau.cli.annotate import annotate
@@ -26,8 +25,6 @@ EVIL = "</script><script>alert('&')</script>"
 HOSTILE = (
     EVIL + "<img src=x onerror='alert(1)'><a href='javascript:alert(1)'>\u202e\"'%{x}{{7*7}}`${1}`"
 )
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 # What a page does that it should not, heard from before its own scripts.
 LISTENER = """<script>
 const heard = [];
@@ -237,22 +234,17 @@ def opened(page, folder):
     """What a browser made of a page: its tags with attributes, and what was heard."""
     path = folder / "opened.html"
     path.write_text(page.replace("<title>", f"{LISTENER}<title>", 1), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run(
-        [BROWSER, *options, path.as_uri()], capture_output=True, timeout=120, check=True
-    )
+    text, log = browser.opened(path, folder / "profile", milliseconds=5_000)
     dom = HTMLParser()
     tags = []
     dom.handle_starttag = lambda tag, attrs: tags.append((tag, dict(attrs)))
-    text = done.stdout.decode()
     dom.feed(text.replace(get_plotlyjs(), ""))
     (heard,) = [attrs["data-heard"] for tag, attrs in tags if tag == "html"]
-    console = [line for line in done.stderr.decode().splitlines() if "CONSOLE" in line]
+    console = [line for line in log.splitlines() if "CONSOLE" in line]
     return tags, [*json.loads(heard), *console], text
 
 
-if BROWSER:  # elsewhere there is nothing to open a page in
+if browser.BROWSER:  # elsewhere there is nothing to open a page in
 
     def test_a_browser_shows_hostile_names_and_runs_asks_and_says_nothing(tmp_path):
         finding = Finding("code", "problem", HOSTILE, {})

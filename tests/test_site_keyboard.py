@@ -2,15 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
 from pathlib import Path
 
+from browser import BROWSER, opened
+
 DOCS = Path(__file__).parents[1] / "docs"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 # At the width of a telephone: what takes the focus and is not in view; then each drawer by keys.
 SCRIPT = """<style>* { transition: none !important; }</style><script>
 const press = (key) => document.activeElement.dispatchEvent(
@@ -43,7 +42,7 @@ addEventListener("load", () => {
 </script>"""
 
 
-def seen_in(browser, tmp_path):
+def seen_in(tmp_path):
     """What a browser found on a page of two headings, built as the site is."""
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
@@ -53,17 +52,15 @@ def seen_in(browser, tmp_path):
     subprocess.run(sphinx, check=True, timeout=120)
     page = site / "index.html"
     page.write_text(page.read_text().replace("</head>", SCRIPT + "</head>"))
-    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=420,800")
-    options += ("--virtual-time-budget=20000", f"--user-data-dir={tmp_path}/profile", "--dump-dom")
-    command = [browser, *options, page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    narrow = "--window-size=420,800"
+    dom, _ = opened(page, tmp_path / "profile", narrow, milliseconds=20_000)
     return json.loads(unescape(re.search(r'data-found="([^"]*)"', dom)[1]))
 
 
 if BROWSER:  # elsewhere there is nothing to open a page in
 
     def test_keys_open_and_close_the_drawers_and_the_focus_stays_in_view(tmp_path):
-        found = seen_in(BROWSER, tmp_path)
+        found = seen_in(tmp_path)
         assert found["outside"] == []
         for name in ("nav-overlay-icon", "toc-header-icon"):
             opened, escaped, again, left = found[name]
