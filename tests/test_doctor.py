@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import torch_plateau
 from _torch_plateau_command import main
+from foreign import PROVIDED
 from torch_plateau.cli import ENDS, app, doctor
 
 if sys.version_info >= (3, 11):
@@ -22,7 +23,6 @@ else:
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 COMMANDS = {command.__name__: end[0] for command, end in ENDS.items()}
-PROVIDED = {"scikit-learn": "sklearn", "pytorch-ignite": "ignite"}  # what is imported of what
 
 
 def run(*words):

@@ -3,25 +3,20 @@
 import ast
 import pathlib
 import runpy
-import sys
 
 import pytest
 import torch
 
+from foreign import foreign_modules
 from oracle import TorchLanes, assert_same_state
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-OURS = {"torch", "torch_plateau"}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_a_script_says_what_to_install_where_it_needs_more_than_the_package(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = list(ast.walk(tree))
-    modules = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
-    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
-    others = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - OURS
-    assert not others or "pip install" in ast.get_docstring(tree)
+    code = path.read_text(encoding="utf-8")
+    assert not foreign_modules(code) or "pip install" in ast.get_docstring(ast.parse(code))
 
 
 def test_cross_validation_cuts_each_fold_for_itself(capsys):

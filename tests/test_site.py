@@ -1,6 +1,5 @@
 """The site builds without a warning, and every block of code on its pages runs as it stands."""
 
-import ast
 import itertools
 import os
 import re
@@ -14,6 +13,7 @@ import torch
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from foreign import PROVIDED, foreign_modules
 from torch_plateau.cli import app
 
 if sys.version_info >= (3, 11):
@@ -106,13 +106,10 @@ def used_by(page):
     for info, content in blocks(page):
         if info == "sh" and re.search("^torch-plateau (?!demo|bench)", content, re.MULTILINE):
             modules.add("typer")
-        for node in ast.walk(ast.parse(content if info == "python" else "")):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                modules.add(node.module.partition(".")[0])
-    others = modules - sys.stdlib_module_names - {"torch", "torch_plateau"}
-    return {{"sklearn": "scikit-learn", "ignite": "pytorch-ignite"}.get(m, m) for m in others}
+        if info == "python":
+            modules |= foreign_modules(content)
+    installed = {module: name for name, module in PROVIDED.items()}
+    return {installed.get(module, module) for module in modules}
 
 
 def installed_by(page):
