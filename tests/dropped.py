@@ -7,16 +7,13 @@ with the collector of cycles off but for pickles, for which torch makes classes;
 
 import copy
 import gc
-import json
 import pickle
-import sys
-import time
 
 import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from growth import resident
+from growth import main
 from torch_plateau import (
     BatchedReduceLROnPlateau,
     LaneAdam,
@@ -89,24 +86,14 @@ ON_ONE_OPTIMIZER = {
 }
 
 
-def hooks_of(optimizer):
-    names = [name for name in vars(optimizer) if name.endswith("_hooks")]
-    return {name: list(getattr(optimizer, name)) for name in names}
+def building(name, build):
+    """What builds and drops it, with the collector as is said above."""
 
+    def make():
+        gc.enable() if "pickled" in name else gc.disable()
+        return lambda _: build()
 
-def grown(build, objects):
-    """Build and drop ``objects`` after a tenth of them; return MiB, and microseconds an object."""
-    for _ in range(objects // 10):
-        build()
-    before, began = resident(), time.perf_counter()
-    for _ in range(objects):
-        build()
-    took = time.perf_counter() - began
-    return {
-        "objects": objects,
-        "grown_mib": round((resident(collect=gc.isenabled()) - before) / 2**20, 3),
-        "us_an_object": round(took / objects * 1e6, 1),
-    }
+    return make
 
 
 def on_one(build):
@@ -115,14 +102,7 @@ def on_one(build):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     kinds = BUILT | {
         f"{name} on one optimizer": on_one(build) for name, build in ON_ONE_OPTIMIZER.items()
     }
-    count, names = int((sys.argv[1:] or ["10000"])[0]), sys.argv[2:] or kinds
-    found = {}
-    for name in names:
-        gc.enable() if "pickled" in name else gc.disable()
-        found[name] = grown(kinds[name], count)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    sys.exit(any(each["grown_mib"] >= 1 for each in found.values()))
+    main({name: building(name, build) for name, build in kinds.items()}, 10_000)

@@ -159,33 +159,37 @@ LONG_RUNS = {
 }
 
 
-def resident(collect=True):
-    """Bytes of this process that are in memory."""
-    if collect:
+def resident():
+    """Bytes of this process that are in memory; garbage is collected first where it ever is."""
+    if gc.isenabled():
         gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def grown(name, steps):
-    """Run one of LONG_RUNS; return MiB by which the process grew, and microseconds a step."""
-    step = LONG_RUNS[name]()
-    warm = steps // 10
+def grown(call, times):
+    """Call so often, after a tenth of that; return by how much the process grew, and the time."""
+    warm = times // 10
     for i in range(warm):
-        step(i)
+        call(i)
     before, began = resident(), time.perf_counter()
-    for i in range(warm, warm + steps):
-        step(i)
+    for i in range(warm, warm + times):
+        call(i)
     took = time.perf_counter() - began
     return {
-        "steps": steps,
+        "times": times,
         "grown_mib": round((resident() - before) / 2**20, 3),
-        "us_a_step": round(took / steps * 1e6, 2),
+        "us_each": round(took / times * 1e6, 2),
     }
 
 
-if __name__ == "__main__":
+def main(makers, times):
+    """Measure what these make, as the command line says; print it; fail where one grew by a MiB."""
     torch.set_num_threads(1)
-    count, names = int((sys.argv[1:] or ["1000000"])[0]), sys.argv[2:] or LONG_RUNS
-    found = {name: grown(name, count) for name in names}
+    count, names = int((sys.argv[1:] or [times])[0]), sys.argv[2:] or makers
+    found = {name: grown(makers[name](), count) for name in names}
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     sys.exit(any(each["grown_mib"] >= 1 for each in found.values()))
+
+
+if __name__ == "__main__":
+    main(LONG_RUNS, 1_000_000)

@@ -6,8 +6,9 @@ import weakref
 
 import pytest
 
-from dropped import BUILT, ON_ONE_OPTIMIZER, hooks_of, sgd
+from dropped import BUILT, ON_ONE_OPTIMIZER, sgd
 from growth import LONG_RUNS
+from subjects.schedulers import hooks_of
 from torch_plateau import LaneLR, PlateauLanes
 
 STEPS = 400

@@ -18,9 +18,8 @@ METHODS = multiprocessing.get_all_start_methods()  # Windows has but one
 SECONDS = 100
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),  # from Python 3.12 on
-    pytest.mark.filterwarnings(
-        r"ignore:os\.fork\(\) was called"
-    ),  # jax's, where a test imported it
+    # jax's, where another test imported it
+    pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called"),
 ]
 
 
@@ -96,28 +95,30 @@ def test_a_scheduler_of_a_collate_function_steps_in_each_worker_for_itself():
     assert collate(metrics).tolist() == torch_rates(metrics)
 
 
-@pytest.mark.skipif("fork" not in METHODS, reason="only Unix forks")
-def test_a_fork_steps_many_lanes_after_threads_did():
-    threads, n = torch.get_num_threads(), 100_000 * len(RATES)  # so many are shared out to threads
-    many = [torch.tensor(row, dtype=torch.float32).repeat(100_000) for row in rows(7)]
-    metrics = [each[: len(RATES)].tolist() for each in many]
-    lanes = PlateauLanes(n, RATES * 100_000, dtype=torch.float32, **SETTINGS)
-    expected = torch_rates(metrics)
+if "fork" in METHODS:
 
-    def goes_on():
-        """Whether every lane has the rates of torch's from the sixth row on."""
-        shown = [lanes.step(row).view(-1, len(RATES)) for row in many[5:]][-1]
-        return shown.unique(dim=0).tolist() == [torch.tensor(expected[-1]).tolist()]
+    def test_a_fork_steps_many_lanes_after_threads_did():
+        threads = torch.get_num_threads()
+        n = 100_000 * len(RATES)  # so many are shared out to threads
+        many = [torch.tensor(row, dtype=torch.float32).repeat(100_000) for row in rows(7)]
+        metrics = [each[: len(RATES)].tolist() for each in many]
+        lanes = PlateauLanes(n, RATES * 100_000, dtype=torch.float32, **SETTINGS)
+        expected = torch_rates(metrics)
 
-    torch.set_num_threads(2)
-    try:
-        for row in many[:5]:
-            lanes.step(row)
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)
-            os._exit(0 if goes_on() else 3)
-        assert goes_on()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    finally:
-        torch.set_num_threads(threads)
+        def goes_on():
+            """Whether every lane has the rates of torch's from the sixth row on."""
+            shown = [lanes.step(row).view(-1, len(RATES)) for row in many[5:]][-1]
+            return shown.unique(dim=0).tolist() == [torch.tensor(expected[-1]).tolist()]
+
+        torch.set_num_threads(2)
+        try:
+            for row in many[:5]:
+                lanes.step(row)
+            child = os.fork()
+            if child == 0:
+                torch.set_num_threads(1)
+                os._exit(0 if goes_on() else 3)
+            assert goes_on()
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            torch.set_num_threads(threads)

@@ -42,10 +42,6 @@ def lanes_of(n=N):
     return lanes
 
 
-def state_of(lanes):
-    return lanes.state_dict()
-
-
 def steps_on(lanes):
     """Whether another thread gets its turn."""
     thread = threading.Thread(target=lambda: lanes.step(torch.ones(len(lanes))), daemon=True)
@@ -128,12 +124,12 @@ def torn_changes(change, times):
     change(lanes_of())  # what is made once
     done = lanes_of()
     full = took(lambda: change(done), DAY)
-    ways = [state_of(lanes_of()), state_of(done)]
+    ways = [lanes_of().state_dict(), done.state_dict()]
 
     def attempt(after):
         lanes = lanes_of()
         came, _ = interrupted(lambda: change(lanes), after, DAY)
-        now = state_of(lanes)
+        now = lanes.state_dict()
         return came, any(same(now, way) for way in ways[not came :]) and steps_on(lanes)
 
     return torn(times, full, attempt)

@@ -2,6 +2,7 @@
 
 from torch.optim.lr_scheduler import StepLR
 
+from subjects.calls import calls_of
 from subjects.schedulers import of_scheduler, sgd
 from torch_plateau import BatchedReduceLROnPlateau, ReduceLROnPlateau, compose
 
@@ -40,10 +41,5 @@ COMPOSED_CALLS = {
     "load_state_dict": lambda x: x.load_state_dict(composed(type(x.plateau)).state_dict()),
 }
 for kind in (ReduceLROnPlateau, BatchedReduceLROnPlateau):
-    for call, act in COMPOSED_CALLS.items():
-        SUBJECTS[f"composed {kind.__name__}, {call}"] = (
-            lambda kind=kind: stepped(composed(kind)),
-            act,
-            of_scheduler,
-            composed_goes_on,
-        )
+    name, build = f"composed {kind.__name__}", lambda kind=kind: stepped(composed(kind))
+    SUBJECTS |= calls_of(name, build, COMPOSED_CALLS, of_scheduler, composed_goes_on)

@@ -2,9 +2,11 @@
 
 import copy
 import pickle
+from functools import partial
 
 import torch
 
+from subjects.calls import calls_of
 from torch_plateau import PlateauLanes
 
 SUBJECTS = {}
@@ -75,13 +77,8 @@ LANE_CALLS = {
 }
 
 for kind, settings in KINDS.items():
-    for call, act in LANE_CALLS.items():
-        SUBJECTS[f"{kind} lanes, {call}"] = (
-            lambda settings=settings: lanes_of(**settings),
-            act,
-            of_lanes,
-            lanes_go_on,
-        )
+    build = partial(lanes_of, **settings)
+    SUBJECTS |= calls_of(f"{kind} lanes", build, LANE_CALLS, of_lanes, lanes_go_on)
 SUBJECTS["lanes, to"] = (
     lanes_of,
     lambda x: x.to(dtype=torch.float32),

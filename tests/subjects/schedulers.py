@@ -1,10 +1,12 @@
 """Calls of the drop-in and of batched schedulers."""
 
 import copy
+from functools import partial
 
 import torch
 from torch.optim import SGD
 
+from subjects.calls import calls_of
 from torch_plateau import BatchedReduceLROnPlateau, ReduceLROnPlateau
 
 SUBJECTS = {}
@@ -61,13 +63,8 @@ DROP_IN_CALLS = {
     "copy": copy.deepcopy,
 }
 for kind, rates in {"floats": lambda: (0.4, 0.5), "tensors": tensors}.items():
-    for call, act in DROP_IN_CALLS.items():
-        SUBJECTS[f"drop-in with {kind}, {call}"] = (
-            lambda rates=rates: drop_in(rates()),
-            act,
-            of_scheduler,
-            scheduler_goes_on(lambda x: x),
-        )
+    name, build = f"drop-in with {kind}", lambda rates=rates: drop_in(rates())
+    SUBJECTS |= calls_of(name, build, DROP_IN_CALLS, of_scheduler, scheduler_goes_on(lambda x: x))
 
 
 # -- lanes in optimizers --
@@ -87,9 +84,10 @@ def batched_state():
     return other.state_dict()
 
 
-def more_groups(x):
-    x.optimizer[0].add_param_group({"params": [torch.ones(1)], "lr": 0.9})
-    return x
+def with_more_groups(publish):
+    scheduler = batched(publish)
+    scheduler.optimizer[0].add_param_group({"params": [torch.ones(1)], "lr": 0.9})
+    return scheduler
 
 
 BATCHED_CALLS = {
@@ -99,17 +97,8 @@ BATCHED_CALLS = {
     "setting": lambda x: setattr(x, "patience", [4, 5]),
     "copy": copy.deepcopy,
 }
+GROUPS_COME = {"groups come": lambda x: x.step([9.0, 9.0])}
 for publish in ("float", "tensor"):
-    for call, act in BATCHED_CALLS.items():
-        SUBJECTS[f"batched {publish}, {call}"] = (
-            lambda publish=publish: batched(publish),
-            act,
-            of_scheduler,
-            scheduler_goes_on(lambda x: [x, x]),
-        )
-    SUBJECTS[f"batched {publish}, groups come"] = (
-        lambda publish=publish: more_groups(batched(publish)),
-        lambda x: x.step([9.0, 9.0]),
-        of_scheduler,
-        scheduler_goes_on(lambda x: [x, x]),
-    )
+    name, go_on = f"batched {publish}", scheduler_goes_on(lambda x: [x, x])
+    for make, calls in ((batched, BATCHED_CALLS), (with_more_groups, GROUPS_COME)):
+        SUBJECTS |= calls_of(name, partial(make, publish), calls, of_scheduler, go_on)

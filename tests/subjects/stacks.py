@@ -1,8 +1,11 @@
 """Calls of stacks and of optimizers with a rate per lane."""
 
+from functools import partial
+
 import torch
 from torch.optim import SGD
 
+from subjects.calls import calls_of
 from torch_plateau import LaneAdam, LaneAdamW, LaneBest, LaneLR, LaneSGD, LaneStack, PlateauLanes
 
 SUBJECTS = {}
@@ -69,20 +72,10 @@ STACK_CALLS = {
     "reset": lambda x: x.reset([1]),
     "append": lambda x: x.append(2, 0.5, *new_rows(2)),
 }
+LOADS = {"load_state_dict": lambda x: x.load_state_dict(x._other)}
 for kind in ("lr", "adamw"):
-    for call, act in STACK_CALLS.items():
-        SUBJECTS[f"stack {kind}, {call}"] = (
-            lambda kind=kind: stack_of(kind),
-            act,
-            of_stack,
-            stack_goes_on,
-        )
-    SUBJECTS[f"stack {kind}, load_state_dict"] = (
-        lambda kind=kind: with_another_state(kind),
-        lambda x: x.load_state_dict(x._other),
-        of_stack,
-        stack_goes_on,
-    )
+    for make, calls in ((stack_of, STACK_CALLS), (with_another_state, LOADS)):
+        SUBJECTS |= calls_of(f"stack {kind}", partial(make, kind), calls, of_stack, stack_goes_on)
 
 
 # -- optimizers with a rate per lane --
@@ -119,17 +112,8 @@ OPTIMIZER_CALLS = {
         {"params": [torch.ones(3)], "weight_decay": 0.5}
     ),
 }
+FIRST = {"first step": lambda x: x.step()}
 for kind in (LaneSGD, LaneAdam, LaneAdamW):
-    for call, act in OPTIMIZER_CALLS.items():
-        SUBJECTS[f"{kind.__name__}, {call}"] = (
-            lambda kind=kind: lane_optimizer(kind),
-            act,
-            trained,
-            optimizer_goes_on,
-        )
-    SUBJECTS[f"{kind.__name__}, first step"] = (
-        lambda kind=kind: lane_optimizer(kind, True),
-        lambda x: x.step(),
-        trained,
-        optimizer_goes_on,
-    )
+    for fresh, calls in ((False, OPTIMIZER_CALLS), (True, FIRST)):
+        build = partial(lane_optimizer, kind, fresh)
+        SUBJECTS |= calls_of(kind.__name__, build, calls, trained, optimizer_goes_on)
