@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The filters of a block's metrics, in passes: what filtered() in lane.hpp does to each.
+// The filters of a block's metrics, in passes: what plateau/filters.hpp does to each.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 
 #include "cpu/parts.hpp"
 #include "cpu/passes.hpp"
-#include "plateau/lane.hpp"
+#include "plateau/filters.hpp"
 #include "plateau/rule.hpp"
 
 namespace plateau {

@@ -7,57 +7,15 @@
 #include <cstdint>
 
 #include "plateau/config.hpp"
+#include "plateau/filters.hpp"
 #include "plateau/fire.hpp"
 #include "plateau/lanes.hpp"
 #include "plateau/noise.hpp"
 #include "plateau/rule.hpp"
+#include "plateau/stops.hpp"
+#include "plateau/why.hpp"
 
 namespace plateau {
-
-/// Why a step of a lane did what it did.
-enum Reason : std::uint8_t {
-  kPassed,      ///< the lane was finished before
-  kSkipped,     ///< NaN: no step
-  kFroze,       ///< NaN: the lane is finished
-  kCollecting,  ///< values are being accumulated
-  kWarming,     ///< a warm-up: nothing but best counts
-  kCooling,     ///< a cooldown: nothing but best counts
-  kBetter,
-  kBad,
-  kCutByNan,  ///< NaN: cut now
-  kDiverged,  ///< past `diverge_at`: the lane is finished, and nothing else counts
-  kAbove,     ///< the band: cut
-  kBelow,     ///< the band: raise
-  kWithin,    ///< the band
-  kGood,      ///< better, by a rule that raises the rates after enough such steps
-  kAnew,      ///< at its floor too often: the lane begins anew
-};
-constexpr const char* kReasons =
-    "passed skipped froze collecting warming cooling better bad nan diverged above below within "
-    "good anew";
-
-/// Bits beside the reason.
-enum Also : std::uint8_t {
-  kReasonBits = 15,
-  kAlsoFinished = 16,  ///< the lane is finished by this step
-  kAlsoFirst = 32,     ///< `initial_patience` is what bears
-  kAlsoGain = 64,      ///< better than best, but not by enough
-};
-
-/// What a step says of itself where it is asked.
-struct Told {
-  std::uint8_t why = kPassed;  ///< Reason and Also bits
-  double gate = 0;             ///< what the value had to beat
-  /// How far of how much: values collected, steps of the warm-up, of the cooldown that are left,
-  /// bad or good steps of those borne by the patience in force, or cuts due at the floor.
-  std::int32_t count = 0, limit = 0;
-
-  PLATEAU_HD void say(int reason, std::int64_t how_far = 0, std::int32_t of = 0) noexcept {
-    why = static_cast<std::uint8_t>(reason);
-    count = static_cast<std::int32_t>(how_far);
-    limit = of;
-  }
-};
 
 /// What the first half of a lane's step asks of the second.
 enum Ask : int {
@@ -72,9 +30,6 @@ enum Ask : int {
   kAskMove = kAskCut | kAskRaise | kAskAnew,
   kAskRates = kAskMove | kAskWarmUp | kAskNoise,  ///< what is for the second half
 };
-
-PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
-PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
 
 /// A plain lane's step, all but what firing does, by its gate and the bad steps that it bears.
 /// Returns Outcome bits without kReduced.
@@ -92,111 +47,6 @@ template <class T>
 PLATEAU_HD int decide(const Lanes& lanes, std::int64_t lane, T metric, T& best,
                       std::int32_t& clock) noexcept {
   return decide(lanes.gate_at(lane), lanes.bears_at(lane), metric, best, clock);
-}
-
-/// The mean of the last `window` values, the new one included, added up from the oldest on; for a
-/// greedy lane kept as a sum that the newest enters and the oldest leaves, and only added up anew
-/// after an infinite value.
-PLATEAU_HD inline double windowed(const Lanes& lanes, std::int64_t lane, std::int32_t window,
-                                  double value) noexcept {
-  const auto row = [&](std::int64_t i) -> double& {
-    return lanes.state.recent[(i % lanes.window_rows) * lanes.n + lane];
-  };
-  const std::int64_t last = lanes.state.pushed[lane]++;
-  const std::int64_t first = last + 1 < window ? 0 : last + 1 - window;
-  double sum = kNone;
-  if (lanes.settings.rule.all == kGreedy) {
-    sum = lanes.state.recent_sum[lane] + value;
-    if (first > 0) sum -= row(first - 1);  // in the row of the new one, where there are no more
-  }
-  row(last) = value;
-  if (!is_finite(sum)) {
-    sum = 0.0;
-    for (std::int64_t i = first; i <= last; ++i) sum += row(i);
-  }
-  if (lanes.settings.rule.all == kGreedy) lanes.state.recent_sum[lane] = sum;
-  return sum / static_cast<double>(last + 1 - first);
-}
-
-/// Passes a metric through the lane's filters. False while values are still being accumulated. NaN
-/// does not enter the averages that would remember it, nor an infinite value the exponential one:
-/// such a value decides as it is.
-PLATEAU_HD inline bool filtered(const Lanes& lanes, std::int64_t lane, double& value) noexcept {
-  const State& state = lanes.state;
-  const std::int32_t accumulate = state.total ? lanes.settings.accumulate[lane] : 1;
-  if (accumulate > 1) {
-    state.total[lane] += value;
-    if (++state.taken[lane] < accumulate) return false;
-    value = state.total[lane] / static_cast<double>(state.taken[lane]);
-    state.total[lane] = 0.0;
-    state.taken[lane] = 0;
-  }
-  if (is_nan(value)) return true;
-  const std::int32_t window = state.recent ? lanes.settings.window[lane] : 1;
-  if (window > 1) value = windowed(lanes, lane, window, value);
-  const double smoothing = state.smooth ? lanes.settings.smoothing[lane] : 0.0;
-  if (smoothing > 0.0 && is_finite(value)) {
-    value = smoothed(value, smoothing, state.smooth[lane], state.smooth_rest[lane]);
-  }
-  return true;
-}
-
-PLATEAU_HD inline std::uint8_t flags_of(const Lanes& lanes, std::int64_t lane) noexcept {
-  return lanes.state.flags ? lanes.state.flags[lane] : std::uint8_t{0};
-}
-
-PLATEAU_HD inline void raise_flag(const Lanes& lanes, std::int64_t lane, Flag flag) noexcept {
-  lanes.state.flags[lane] = static_cast<std::uint8_t>(lanes.state.flags[lane] | flag);
-}
-
-/// Finishes a lane, unless something else did before.
-PLATEAU_HD inline void finish(const Lanes& lanes, std::int64_t lane, StopReason why) noexcept {
-  if (flags_of(lanes, lane) & kFinished) return;
-  raise_flag(lanes, lane, kFinished);
-  lanes.state.stop_reason[lane] = why;
-}
-
-/// Whether a value by itself finishes its lane. In the order of Lightning's EarlyStopping: is it
-/// finite, does it reach the target, does it pass the bound. `nan_is_bad`: NaN has no other rule.
-PLATEAU_HD inline StopReason stop_by_value(const Settings& settings, std::int64_t lane,
-                                           double value, bool maximize, bool nan_is_bad) noexcept {
-  const double target = settings.stop_at[lane], bound = settings.diverge_at[lane];
-  const bool is_bound = is_finite(bound);
-  if (is_bound && (is_nan(value) ? nan_is_bad : !is_finite(value))) return kByDivergence;
-  if (is_finite(target) && beats(value, target, maximize)) return kByTarget;
-  return is_bound && beats(bound, value, maximize) ? kByDivergence : kGoesOn;
-}
-
-/// One more value by the gate and the best of `stop_patience`: too many bad ones finish the lane.
-/// A warm-up moves the step of the best along, so that none of its steps are borne.
-PLATEAU_HD inline void count_to_stop(const Lanes& lanes, std::int64_t lane, std::int64_t step,
-                                     double value, bool warming) noexcept {
-  const State& state = lanes.state;
-  if (!state.judged) return;
-  const Settings& settings = lanes.settings;
-  const Gate gate = gate_of(settings.mode[lane], settings.stop_threshold[lane],
-                            settings.stop_threshold_mode[lane], 0.0);
-  double& best = state.stop_best[lane];
-  const double from = !is_nan(best) ? best : gate.maximize ? -kInfinity : kInfinity;
-  const bool improved = improves(value, from, gate);
-  if (improved) best = value;
-  const std::int64_t judged = ++state.judged[lane];
-  if (improved || warming) {
-    state.stop_best_at[lane] = judged;
-    return;
-  }
-  const double borne = settings.stop_mult[lane] * static_cast<double>(state.stop_best_at[lane]) +
-                       static_cast<double>(settings.stop_patience[lane]);
-  if (static_cast<double>(judged + 1) > borne && step >= settings.min_steps[lane]) {
-    finish(lanes, lane, kByPatience);
-  }
-}
-
-/// One more bad step of a lane: at its floor too many of them finish it.
-PLATEAU_HD inline void count_at_min(const Lanes& lanes, std::int64_t lane) noexcept {
-  std::int32_t* bad = lanes.state.at_min_steps;
-  if (!bad || !(flags_of(lanes, lane) & kAtMin)) return;
-  if (++bad[lane] >= lanes.settings.patience_at_min[lane]) finish(lanes, lane, kAtFloor);
 }
 
 /// A step passes the lane by, which does not age.

@@ -31,6 +31,9 @@ PLATEAU_HD inline Gate gate_of(std::uint8_t mode, double threshold, std::uint8_t
           (absolute ? signed_threshold : 0.0) + extra, maximize, safe};
 }
 
+PLATEAU_HD inline bool is_nan(double x) noexcept { return x != x; }
+PLATEAU_HD inline bool is_finite(double x) noexcept { return x - x == 0.0; }
+
 /// What a metric must beat to be better than `best`. An infinite best is its own safe gate: inf -
 /// inf is none.
 PLATEAU_HD inline double bar_of(double best, Gate gate) noexcept {

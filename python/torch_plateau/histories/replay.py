@@ -139,7 +139,7 @@ class Replay:
     ``lr`` float32 (published rates, ``[epochs, groups]``), ``improved``, ``reduced``, ``raised``
     and ``fired`` bool, ``best`` of the lanes' dtype, ``num_bad_epochs`` and ``cooldown_counter``
     int32, ``value`` float64; ``[epochs, lanes]`` each. So are the reasons: ``why`` uint8, a
-    position in ``REASONS`` in its low bits and the bits of csrc/plateau/lane.hpp above them;
+    position in ``REASONS`` in its low bits and the bits of csrc/plateau/why.hpp above them;
     ``gate`` float64, what ``value`` had to beat, or the edge of a band; ``count`` and ``limit``
     int32, how far of how much (bad or good steps of the patience, steps of a warm-up or cooldown,
     values that were collected).
