@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-import fuzz_states
+import spoiling
 from test_bad_input import contents
 from torch_plateau import LaneBest, LaneLR, LaneStack, PlateauLanes, save_atomically
 
@@ -689,7 +689,7 @@ def test_whatever_is_spoilt_a_refused_state_changes_nothing():
         stack = small("cpu")
         before = contents(everything(stack))
         try:
-            stack.load_state_dict(fuzz_states.spoilt(r, copy.deepcopy(state)))
+            stack.load_state_dict(spoiling.spoilt(r, copy.deepcopy(state)))
         except (KeyError, TypeError, ValueError):
             assert contents(everything(stack)) == before
         else:
